@@ -1,0 +1,23 @@
+"""Callbacks: everything that draws, saves or watches."""
+
+from .checkpoints import LastCheckpoint, StopOnNaN
+from .confusion_matrix import ConfusionMatrix
+from .curves import Curves
+from .latent_projection import LatentProjection
+from .predictions import PredictionWriter
+from .progress import ProgressBar
+from .reconstruction_grid import ReconstructionGrid
+from .run_directory import RunDirectory, RunLogger
+
+__all__ = [
+    "ConfusionMatrix",
+    "Curves",
+    "LastCheckpoint",
+    "LatentProjection",
+    "PredictionWriter",
+    "ProgressBar",
+    "ReconstructionGrid",
+    "RunDirectory",
+    "RunLogger",
+    "StopOnNaN",
+]

@@ -1,0 +1,71 @@
+"""The confusion matrix as a picture and a table."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
+
+from .pictures import Picture
+from .run_directory import run_directory, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ConfusionMatrix(Picture):
+    """Draws the confusion matrix that a `Classifier` counts; the test's counts are also saved as CSV."""
+
+    name = "confusion"
+
+    def __init__(self, every_n_epochs: int = 5) -> None:
+        """Sets how often to draw.
+
+        Args:
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        super().__init__(every_n_epochs)
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+        """Plots the counts, shaded by the share of their row."""
+        metric = getattr(pl_module, "confusion", None)
+        if metric is None:
+            return None
+        counts = metric.compute().cpu().numpy()  # on every rank, since it gathers
+        run_dir = run_directory(trainer)
+        if run_dir is None:
+            return None
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or [str(i) for i in range(len(counts))]
+        if trainer.testing:
+            table = ["true\\predicted," + ",".join(names)]
+            table += [name + "," + ",".join(map(str, row)) for name, row in zip(names, counts.tolist(), strict=True)]
+            write_atomically(run_dir / "confusion_test.csv", lambda file: file.write_text("\n".join(table) + "\n"))
+        return confusion_figure(counts, names)
+
+
+def confusion_figure(counts: "np.typing.NDArray[np.int64]", names: list[str]) -> "Figure":
+    """Plots a confusion matrix.
+
+    Args:
+        counts: Counts `(classes, classes)`, rows are true classes.
+        names: Names of the classes.
+
+    Returns:
+        The figure; counts are written into the cells up to 20 classes.
+    """
+    from matplotlib.figure import Figure
+
+    size = max(4.0, 0.5 * min(len(names), 40))
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(names) <= 20:
+        for row in ticks:
+            for column in ticks:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
+    return figure

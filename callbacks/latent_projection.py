@@ -1,0 +1,71 @@
+"""A map of the codes in two dimensions."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from .pictures import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class LatentProjection(Picture):
+    """Projects the codes of a split to the plane and colours them by class."""
+
+    name = "latents"
+
+    def __init__(self, method: Literal["pca", "tsne"] = "pca", count: int = 2000, every_n_epochs: int = 5) -> None:
+        """Sets the projection.
+
+        Args:
+            method: Principal components, or t-SNE (slower, shows clusters, distances mean little).
+            count: Number of images.
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        super().__init__(every_n_epochs)
+        self.method = method
+        self.count = count
+        self._codes: list[tuple[Tensor, Tensor]] = []
+
+    def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
+        """Keeps codes and labels until there are enough."""
+        if batch_idx == 0:
+            self._codes = []
+        missing = self.count - sum(len(code) for code, _ in self._codes)
+        if missing > 0:
+            self._codes.append((outputs["code"][:missing].flatten(1).float().cpu(), outputs["label"][:missing].cpu()))
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+        """Projects and plots the codes."""
+        if not trainer.is_global_zero or sum(len(code) for code, _ in self._codes) < 3:
+            return None
+        codes, labels = (torch.cat(parts) for parts in zip(*self._codes, strict=True))
+        points = self._project(codes)
+        from matplotlib.figure import Figure
+
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        figure = Figure(figsize=(7, 6), layout="constrained")
+        axes = figure.add_subplot()
+        for label in labels.unique().tolist():
+            chosen = labels == label
+            name = names[label] if names is not None and label >= 0 else str(label)
+            axes.scatter(points[chosen, 0], points[chosen, 1], s=6, color=f"C{label % 10}", label=name)
+        if len(labels.unique()) <= 20:
+            axes.legend(markerscale=3, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set(title=f"codes of {len(codes)} images, {self.method.upper()}", xticks=[], yticks=[])
+        return figure
+
+    def _project(self, codes: Tensor) -> Tensor:
+        from sklearn.decomposition import PCA
+
+        if codes.shape[1] == 1:
+            return torch.cat([codes, torch.zeros_like(codes)], dim=1)
+        if self.method == "pca":
+            return torch.from_numpy(PCA(2, random_state=0).fit_transform(codes.numpy()))
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(codes) - 1) / 3)
+        return torch.from_numpy(TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(codes.numpy()))

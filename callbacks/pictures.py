@@ -1,0 +1,119 @@
+"""What all drawing callbacks share: when to draw, and where a picture goes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from numpy.typing import NDArray
+from PIL import Image
+
+from .run_directory import run_directory, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Picture(Callback):
+    """Base of callbacks that draw a picture from the outputs of validation and test.
+
+    A subclass collects in `collect`, on rank 0, and draws in `draw`, which every rank calls since it may gather.
+    """
+
+    name: str
+
+    def __init__(self, every_n_epochs: int = 1) -> None:
+        """Sets how often to draw.
+
+        Args:
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        self.every_n_epochs = every_n_epochs
+
+    def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
+        """Keeps what is needed of the outputs of one validation or test step."""
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "NDArray[np.uint8] | Figure | None":
+        """Returns the picture `(H, W)` or `(H, W, 3)` or a figure, or None where there is nothing to draw."""
+        raise NotImplementedError
+
+    def _due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking or trainer.fast_dev_run:
+            return False
+        if trainer.testing:
+            return True
+        return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def _collect(self, trainer: Trainer, outputs: Any, batch_idx: int) -> None:
+        if trainer.is_global_zero and self._due(trainer) and isinstance(outputs, dict):
+            self.collect(trainer, outputs, batch_idx)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._due(trainer):
+            return
+        picture = self.draw(trainer, pl_module)
+        if picture is not None and trainer.is_global_zero:
+            split = "test" if trainer.testing else "val"
+            file = "test.png" if trainer.testing else f"val_epoch_{trainer.current_epoch:04d}.png"
+            save_picture(trainer, picture, f"{self.name}/{file}", f"{split}/{self.name}")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Collects from a validation step."""
+        self._collect(trainer, outputs, batch_idx)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Collects from a test step."""
+        self._collect(trainer, outputs, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws after the validation."""
+        self._draw(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws after the test."""
+        self._draw(trainer, pl_module)
+
+
+def save_picture(trainer: Trainer, picture: "NDArray[np.uint8] | Figure", file: str, key: str | None = None) -> None:
+    """Writes a picture below `images/` in the run directory and hands it to the loggers that take pictures.
+
+    A picture that cannot be written costs a warning and not the training.
+
+    Args:
+        trainer: The trainer, on rank 0.
+        picture: uint8 array `(H, W)` or `(H, W, 3)`, or a matplotlib figure.
+        file: Path below `images/`.
+        key: Name in the loggers; without one only the file is written.
+    """
+    image = picture if isinstance(picture, np.ndarray) else _render(picture)
+    run_dir = run_directory(trainer)
+    try:
+        if run_dir is not None:
+            write_atomically(run_dir / "images" / file, Image.fromarray(image).save)
+        if key is not None:
+            _log_picture(trainer, key, image)
+    except OSError as error:
+        rank_zero_warn(f"the picture {Path('images') / file} could not be written: {error}")
+
+
+def _render(figure: "Figure") -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _log_picture(trainer: Trainer, key: str, image: NDArray[np.uint8]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [image], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            formats = "HW" if image.ndim == 2 else "HWC"
+            logger.experiment.add_image(key, image, trainer.global_step, dataformats=formats)

@@ -1,0 +1,32 @@
+"""Keeps what `predict` computes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from .run_directory import run_directory, write_atomically
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes codes, labels and outputs of `predict` to `predictions.npz` in the run directory, in the data's order."""
+
+    def __init__(self) -> None:
+        """Writes once, at the end."""
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        """Joins the batches and writes the arrays."""
+        run_dir = run_directory(trainer)
+        if run_dir is None or not predictions:
+            return
+        arrays = {key: torch.cat([batch[key] for batch in predictions]).cpu().numpy() for key in predictions[0]}
+        write_atomically(run_dir / "predictions.npz", lambda file: np.savez(file, **arrays))
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+        rank_zero_info(f"{run_dir / 'predictions.npz'}: {shapes}")

@@ -1,0 +1,70 @@
+"""A grid of images and their reconstructions."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid
+
+from .pictures import Picture
+
+
+class ReconstructionGrid(Picture):
+    """Draws originals over their reconstructions, for the first images of the split: the same at every epoch."""
+
+    name = "reconstructions"
+
+    def __init__(self, count: int = 32, columns: int = 16, every_n_epochs: int = 1) -> None:
+        """Sets the size of the grid.
+
+        Args:
+            count: Number of images.
+            columns: Images in a row.
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        super().__init__(every_n_epochs)
+        self.count = count
+        self.columns = columns
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
+        """Keeps targets and reconstructions until there are enough."""
+        if batch_idx == 0:
+            self._pairs = []
+        missing = self.count - sum(len(target) for target, _ in self._pairs)
+        if missing > 0 and "reconstruction" in outputs:
+            self._pairs.append((outputs["target"][:missing].cpu(), outputs["reconstruction"][:missing].float().cpu()))
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
+        """Lays the images out: a row of originals, the row of their reconstructions, and so on."""
+        if not self._pairs:
+            return None
+        targets, reconstructions = (torch.cat(images) for images in zip(*self._pairs, strict=True))
+        return reconstruction_grid(targets, reconstructions, self.columns)
+
+
+def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Lays images out in pairs of rows, originals over reconstructions.
+
+    Args:
+        targets: Images `(N, C, H, W)` in [0, 1].
+        reconstructions: Images of the same shape.
+        columns: Images in a row.
+
+    Returns:
+        The grid `(height, width, 3)` as uint8; images below 64 pixels are enlarged by a whole factor.
+    """
+    rows = [
+        row
+        for pair in zip(targets.split(columns), reconstructions.split(columns), strict=True)
+        for part in pair
+        for row in (torch.cat([part, part.new_ones(columns - len(part), *part.shape[1:])]),)
+    ]
+    images = torch.cat(rows).clamp(0, 1)
+    images = F.interpolate(images, scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
+    grid = make_grid(images, nrow=columns, padding=2, pad_value=1.0)
+    return grid.mul(255).round().byte().permute(1, 2, 0).numpy()

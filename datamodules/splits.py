@@ -1,0 +1,63 @@
+"""Stratified splits and label subsets, drawn by a seed and the same on every machine and rank."""
+
+import torch
+from torch import Tensor
+
+
+def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draws a subset in which every class has its share.
+
+    Args:
+        labels: Class indices `(N,)`.
+        size: Size of the subset; classes get `size * share` images, rounded so that they add up to `size`.
+        seed: Seed of the draw; the global random state is neither read nor changed.
+
+    Returns:
+        The sorted indices of the rest `(N - size,)` and of the subset `(size,)`.
+
+    Raises:
+        ValueError: There are fewer than `size` images.
+    """
+    if not 0 <= size <= len(labels):
+        raise ValueError(f"cannot take {size} images out of {len(labels)}")
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.bincount(labels)
+    shares = counts.double() * size / max(len(labels), 1)
+    takes = shares.floor().long()
+    # The largest remainders get the images that rounding down left over.
+    takes[(takes - shares).argsort(stable=True)[: size - int(takes.sum())]] += 1
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label, take in enumerate(takes.tolist()):
+        members = (labels == label).nonzero()[:, 0]
+        chosen[members[torch.randperm(len(members), generator=generator)[:take]]] = True
+    return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+
+
+def balanced_subset(labels: Tensor, size: int, num_classes: int, seed: int) -> Tensor:
+    """Draws the same number of images of every class.
+
+    Args:
+        labels: Class indices `(N,)`.
+        size: Size of the subset.
+        num_classes: Number of classes.
+        seed: Seed of the draw; the global random state is neither read nor changed.
+
+    Returns:
+        The sorted indices of the subset `(size,)`.
+
+    Raises:
+        ValueError: `size` is no multiple of the classes, or a class has too few images.
+    """
+    each, left = divmod(size, num_classes)
+    if left or each < 1:
+        raise ValueError(f"num_labels={size} cannot be divided evenly among {num_classes} classes")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for label in range(num_classes):
+        members = (labels == label).nonzero()[:, 0]
+        if len(members) < each:
+            raise ValueError(
+                f"num_labels={size} needs {each} images of class {label}, the training split has {len(members)}"
+            )
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
+    return torch.cat(chosen).sort().values

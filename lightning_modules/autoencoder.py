@@ -1,0 +1,52 @@
+"""The autoencoder: an encoder and a decoder trained together on the squared error."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+
+from .base import Batch, EncoderModule, Split
+from .metrics import MeanLoss, reconstruction_metrics
+
+
+class Autoencoder(EncoderModule):
+    """Rebuilds images from their codes; the loss is the mean squared error over all pixels."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, **kwargs: Any) -> None:
+        """Joins an encoder and a decoder.
+
+        Args:
+            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+            decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
+                the target is the data's image resized to it.
+            kwargs: How the encoder starts and what trains, see `EncoderModule`.
+        """
+        super().__init__(encoder, **kwargs)
+        self.decoder = decoder
+        self.train_metrics = MetricCollection({"loss": MeanLoss()}, prefix="train/")
+        self.val_metrics = reconstruction_metrics("val/")
+        self.test_metrics = reconstruction_metrics("test/")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Rebuilds images `(B, C, H, W)` in [0, 1] as `(B, C, h, w)` in [0, 1]."""
+        reconstruction: Tensor = self.decoder(self.encoder(images))
+        return reconstruction
+
+    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        images, labels = batch
+        code = self.encoder(images)
+        reconstruction = self.decoder(code)
+        target = images
+        if reconstruction.shape[-2:] != images.shape[-2:]:
+            target = F.interpolate(images, reconstruction.shape[-2:], mode="bilinear", antialias=True)
+        loss = F.mse_loss(reconstruction, target)
+        metrics = getattr(self, f"{split}_metrics")
+        metrics.update(value=loss.detach(), weight=len(images), preds=reconstruction.detach(), target=target)
+        return {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns codes `(B, ...)`, reconstructions and labels of a batch."""
+        images, labels = batch
+        code = self.encoder(images)
+        return {"code": code, "reconstruction": self.decoder(code), "label": labels}

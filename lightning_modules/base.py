@@ -1,0 +1,141 @@
+"""What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from .checkpoints import check_fit, load_checkpoint, load_part
+from .schedules import OneCycle
+
+Split = Literal["train", "val", "test"]
+Batch = tuple[Tensor, Tensor]
+
+_PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
+
+
+class EncoderModule(LightningModule):
+    """Base of all systems: an encoder of images, trained or frozen, under something that reads its code.
+
+    A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split.
+    """
+
+    train_metrics: MetricCollection
+    val_metrics: MetricCollection
+    test_metrics: MetricCollection
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        encoder_checkpoint: str | None = None,
+        freeze_encoder: bool = False,
+        encoder_lr: float | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        """Stores the encoder and how it is trained.
+
+        Args:
+            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+            encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
+                directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
+            freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
+            encoder_lr: Learning rate of the encoder, if another than the optimiser's.
+            optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
+            scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch.
+        """
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.encoder = encoder
+        self.encoder_checkpoint = encoder_checkpoint
+        self.freeze_encoder = freeze_encoder
+        self.encoder_lr = encoder_lr
+        self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
+        self.make_scheduler = scheduler
+        if freeze_encoder:
+            self.encoder.requires_grad_(False).eval()
+
+    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the training loss of a batch."""
+        return self._step(batch, "train")["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns what callbacks may draw: loss, code, label and the reader's output."""
+        return self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns the same as `validation_step`, for the test split."""
+        return self._step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics of the epoch."""
+        self._log_metrics(self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the validation split."""
+        self._log_metrics(self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the test split."""
+        self._log_metrics(self.test_metrics)
+
+    def _log_metrics(self, metrics: MetricCollection) -> None:
+        # Once per epoch: a `self.log` in every step costs more than the step of a small network.
+        self.log_dict(metrics.compute(), sync_dist=True)
+        metrics.reset()
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets train or eval mode; a frozen encoder stays in eval mode, so that no dropout or statistic comes alive."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    def prepare_data(self) -> None:
+        """Looks for the encoder's checkpoint before any logger has opened a run."""
+        if self.encoder_checkpoint is not None and self.trainer.training:
+            load_checkpoint(self._encoder_path())
+
+    def setup(self, stage: str) -> None:
+        """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint."""
+        if self.encoder_checkpoint is not None and stage == "fit":
+            load_part(self.encoder, self._encoder_path(), "encoder")
+
+    def _encoder_path(self) -> str:
+        path = Path(str(self.encoder_checkpoint))
+        below_root = Path(self.trainer.default_root_dir) / path
+        return str(below_root if not path.exists() and below_root.exists() else path)
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimiser over all that is not frozen, and the schedule."""
+        encoder = [p for p in self.encoder.parameters() if p.requires_grad]
+        known = {id(p) for p in self.encoder.parameters()}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters() if p.requires_grad and id(p) not in known]},
+            {"params": encoder} | ({} if self.encoder_lr is None else {"lr": self.encoder_lr}),
+        ]
+        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, OneCycle):
+            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+        config = {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}
+        return {"optimizer": optimizer, "lr_scheduler": config | {"monitor": "val/loss"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the first tensor that does not fit, with both shapes, before torch lists them all."""
+        check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps modules that were passed in Python out of the file, which stays loadable under `weights_only`."""
+        hparams = checkpoint.get("hyper_parameters", {})
+        checkpoint["hyper_parameters"] = {key: value for key, value in hparams.items() if isinstance(value, _PLAIN)}

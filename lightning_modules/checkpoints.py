@@ -1,0 +1,82 @@
+"""Loading of checkpoints: tensors and plain values only, and one clear line when a file does not fit."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a Lightning checkpoint on the CPU, memory-mapped and under `weights_only`.
+
+    Args:
+        path: The `.ckpt` file.
+
+    Returns:
+        The checkpoint, with at least the key `state_dict`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, no checkpoint, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: train it first, or name the file of another run")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL " in str(error) else "arbitrary objects"
+        raise ValueError(
+            f"{path} is refused: a checkpoint may hold tensors and plain values only, and this one holds {reason}"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is truncated or no checkpoint: use another one of the run") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
+    return checkpoint
+
+
+def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Compares two state dicts by name and shape.
+
+    Args:
+        expected: The state dict of the model.
+        found: The state dict to be loaded into it.
+        source: What `found` was read from, for the message.
+
+    Raises:
+        ValueError: A tensor is missing, left over, or of another shape; both shapes are named.
+    """
+    for name, tensor in expected.items():
+        if name not in found:
+            raise ValueError(f"{source} is of another model: it has no {name}, here of shape {tuple(tensor.shape)}")
+        if tensor.shape != found[name].shape:
+            raise ValueError(
+                f"{source} is of another model: its {name} has shape {tuple(found[name].shape)},"
+                f" the model's has {tuple(tensor.shape)}"
+            )
+    for name in found:
+        if name not in expected:
+            raise ValueError(f"{source} is of another model: its {name} {tuple(found[name].shape)} is not in the model")
+
+
+def load_part(module: nn.Module, path: str | Path, name: str) -> None:
+    """Loads one part of a run's model into a module of the same architecture.
+
+    Args:
+        module: The module to fill.
+        path: A checkpoint written by a `fit`.
+        name: The part's attribute in the model that was trained, for example `encoder`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The checkpoint cannot be read, or does not fit the module.
+    """
+    prefix = f"{name}."
+    weights = load_checkpoint(path)["state_dict"]
+    part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    check_fit(module.state_dict(), part, f"the {name} in {path}")
+    module.load_state_dict(part)

@@ -1,0 +1,77 @@
+"""The metrics of each kind of system, as torchmetrics collections that are updated by keyword."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.regression import MeanSquaredError
+
+
+class MeanLoss(Metric):
+    """Mean of a loss over images; a NaN is kept and shown.
+
+    torchmetrics' MeanMetric drops NaNs at the price of a look at every value, or ignores the weights (1.9, with
+    `nan_strategy="disable"`).
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Takes the arguments of every torchmetrics Metric."""
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: Tensor | int) -> None:
+        """Adds the mean loss `value` of `weight` images."""
+        self.total += value * weight
+        self.count += weight
+
+    def compute(self) -> Tensor:
+        """The mean over all images; NaN without any."""
+        return self.total / self.count
+
+
+def reconstruction_metrics(prefix: str) -> MetricCollection:
+    """Loss, MSE, PSNR and SSIM of images in [0, 1].
+
+    PSNR and SSIM are computed per image and then averaged; the MSE is over all pixels.
+
+    Args:
+        prefix: Put before each name, for example `val/`.
+
+    Returns:
+        A collection updated with `value`, `weight`, `preds` and `target`, the last two `(B, C, H, W)`.
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        "loss": MeanLoss(),
+        "mse": MeanSquaredError(),
+        "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
+        "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+    }
+    return MetricCollection(metrics, prefix=prefix)
+
+
+def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Loss, accuracy and macro F1 over the whole split; images with label -1 (unlabelled) do not count.
+
+    Args:
+        num_classes: Number of classes.
+        prefix: Put before each name, for example `val/`.
+
+    Returns:
+        A collection updated with `value`, `weight`, `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
+    """
+    options = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
+    metrics: dict[str, Metric | MetricCollection] = {
+        "loss": MeanLoss(),
+        "accuracy": MulticlassAccuracy(average="micro", **options),
+        "f1": MulticlassF1Score(average="macro", **options),
+    }
+    return MetricCollection(metrics, prefix=prefix)

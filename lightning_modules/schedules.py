@@ -1,0 +1,47 @@
+"""Learning rate schedules that torch lacks."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class OneCycle(LRScheduler):
+    """The 1cycle schedule over the whole training, stepped once per batch (Smith and Topin 2018, arXiv 1708.07120).
+
+    The learning rate rises by a cosine from `lr / div_factor` to the optimiser's `lr` and falls by a cosine to
+    `lr / div_factor / final_div_factor`. Unlike `torch.optim.lr_scheduler.OneCycleLR` it needs no number of steps in
+    the config (the module sets `total_steps` from the trainer) and keeps the ratio between parameter groups.
+    """
+
+    interval = "step"
+
+    def __init__(
+        self, optimizer: Optimizer, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
+    ) -> None:
+        """Sets the shape.
+
+        Args:
+            optimizer: The optimiser; its learning rates are the peaks.
+            pct_start: Share of the steps spent rising, in (0, 1).
+            div_factor: The first learning rate is the peak divided by this.
+            final_div_factor: The last learning rate is the first divided by this.
+        """
+        self.pct_start = pct_start
+        self.start = 1 / div_factor
+        self.end = self.start / final_div_factor
+        self.total_steps = 1
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """The learning rate of each parameter group at the present step."""
+        return [lr * self._factor(self.last_epoch) for lr in self.base_lrs]
+
+    def _factor(self, step: int) -> float:
+        peak = self.pct_start * self.total_steps - 1
+        last = max(self.total_steps - 1, 1)
+        if step <= peak:
+            low, high, progress = self.start, 1.0, step / peak
+        else:
+            low, high, progress = self.end, 1.0, 1 - (min(step, last) - peak) / (last - peak)
+        return low + (high - low) * (1 - math.cos(math.pi * progress)) / 2

@@ -1,0 +1,65 @@
+"""The command line: `preimage fit|validate|test|predict --config ...`, or `python main.py ...`."""
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+
+HELP = """\
+usage: preimage COMMAND [--config FILE.yaml ...] [--key value ...]
+
+Train, measure and invert image representations. An experiment is a YAML file, a variation is a second one or a flag.
+
+commands:
+  fit         train a model (and test it: --test_after_fit)
+  validate    measure a checkpoint on the validation split
+  test        measure a checkpoint on the test split
+  predict     write codes and outputs of a checkpoint to predictions.npz
+
+examples:
+  preimage fit --config configs/quickstart.yaml
+  preimage fit --config configs/mnist/autoencoder.yaml --data.root DIR --trainer.max_epochs 5
+  preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+
+options:
+  COMMAND --help           every option of a command
+  COMMAND --print_config   the resolved configuration
+  --debug                  show the traceback of an error
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        args: The arguments, by default those of the process.
+
+    Raises:
+        SystemExit: The arguments are wrong (code 2), or the run failed or was interrupted (code 1); one line on standard
+            error says why.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in given
+    if not set(given) - {"-h", "--help", "--debug"}:
+        print(HELP)
+        return
+    sys.path.insert(0, os.getcwd())  # a user's own classes are named by their import path
+    gc.disable()  # nothing that the imports make is garbage: 1 s less at the start
+    from cli import PreimageCLI, explain
+
+    gc.freeze()
+    gc.enable()
+    try:
+        # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
+        PreimageCLI(args=[arg for arg in given if arg != "--debug"] if debug or args is not None else None)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {explain(error)} (--debug shows where)", file=sys.stderr)
+        raise SystemExit(1) from error
+    finally:
+        gc.unfreeze()  # triton's bindings report as leaked what is still frozen at the exit
+
+
+if __name__ == "__main__":
+    main()

@@ -117,7 +117,10 @@ class PreimageCLI(LightningCLI):
         """Adds the run's logger and the callbacks that are always on."""
         config = self._get(self.config_init, "trainer")
         loggers = config.logger if isinstance(config.logger, list) else [config.logger]
-        kwargs["logger"] = [RunLogger(self.run_dir), *(logger for logger in loggers if not isinstance(logger, bool | None))]
+        kwargs["logger"] = [
+            RunLogger(self.run_dir),
+            *(logger for logger in loggers if not isinstance(logger, bool | None)),
+        ]
         always: list[Callback] = [
             self._get(self.config_init, "checkpoint"),
             LastCheckpoint(),
@@ -146,7 +149,9 @@ class PreimageCLI(LightningCLI):
 
 def _quieten() -> None:
     """Silences advice that does not hold here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
     for message in (
         ".*does not have many workers.*",  # batches are made whole, in memory
         ".*multiple `ModelCheckpoint` callbacks.*",
@@ -222,7 +227,11 @@ def _prepare_wandb(init_args: Namespace, run_dir: Path) -> None:
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | OSError | FloatingPointError) and text else f"{type(error).__name__}: {text}"
+    return (
+        text
+        if isinstance(error, ValueError | OSError | FloatingPointError) and text
+        else f"{type(error).__name__}: {text}"
+    )
 
 
 def condense(message: str) -> str:
@@ -234,7 +243,9 @@ def condense(message: str) -> str:
     Returns:
         The path to the culprit and the reason.
     """
-    noise = re.compile(r"(- )?(Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Expected a path but|Given)")
+    noise = re.compile(
+        r"(- )?(Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Expected a path but|Given)"
+    )
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line.removeprefix("- ") for line in lines if not noise.match(line)]
     given = lines[-1].removeprefix("Given value: ")

@@ -35,8 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The arguments, by default those of the process.
 
     Raises:
-        SystemExit: The arguments are wrong (code 2), or the run failed or was interrupted (code 1); one line on standard
-            error says why.
+        SystemExit: The arguments are wrong (code 2), or the run failed or was interrupted (code 1); one line says why.
     """
     given = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in given

@@ -34,7 +34,9 @@ class ConfusionMatrix(Picture):
         run_dir = run_directory(trainer)
         if run_dir is None:
             return None
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or [str(i) for i in range(len(counts))]
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or [
+            str(i) for i in range(len(counts))
+        ]
         if trainer.testing:
             table = ["true\\predicted," + ",".join(names)]
             table += [name + "," + ",".join(map(str, row)) for name, row in zip(names, counts.tolist(), strict=True)]

@@ -31,12 +31,11 @@ class LatentProjection(Picture):
         self._codes: list[tuple[Tensor, Tensor]] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
-        """Keeps codes and labels until there are enough."""
+        """Keeps some codes and their labels."""
         if batch_idx == 0:
             self._codes = []
-        missing = self.count - sum(len(code) for code, _ in self._codes)
-        if missing > 0:
-            self._codes.append((outputs["code"][:missing].flatten(1).float().cpu(), outputs["label"][:missing].cpu()))
+        chosen = self.pick(trainer, batch_idx, len(outputs["code"]), self.count)
+        self._codes.append((outputs["code"][chosen].flatten(1).float().cpu(), outputs["label"][chosen].cpu()))
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
         """Projects and plots the codes."""

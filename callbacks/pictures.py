@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from .run_directory import run_directory, write_atomically
 
@@ -38,6 +40,24 @@ class Picture(Callback):
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> "NDArray[np.uint8] | Figure | None":
         """Returns the picture `(H, W)` or `(H, W, 3)` or a figure, or None where there is nothing to draw."""
         raise NotImplementedError
+
+    def pick(self, trainer: Trainer, batch_idx: int, size: int, count: int) -> Tensor:
+        """Chooses images of a batch so that `count` are spread evenly over the split, the same at every epoch.
+
+        The first ones would all be of one class where the images are sorted by class.
+
+        Args:
+            trainer: The trainer, which knows the number of batches.
+            batch_idx: Index of the batch.
+            size: Images in the batch.
+            count: Images wanted of the whole split.
+
+        Returns:
+            Indices into the batch.
+        """
+        batches = int((trainer.num_test_batches if trainer.testing else trainer.num_val_batches)[0])
+        share = min(size, count * (batch_idx + 1) // batches - count * batch_idx // batches)
+        return (torch.arange(share) * size).div(max(share, 1), rounding_mode="floor")
 
     def _due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or trainer.fast_dev_run:

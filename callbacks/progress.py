@@ -12,7 +12,7 @@ from torch import Tensor
 class ProgressBar(TQDMProgressBar):
     """Shows the loss and the validation metrics; where the output is no terminal, one line per epoch instead of a bar.
 
-    The numbers are read only when the bar is redrawn: reading them at every step costs more than a small network's step.
+    The numbers are read only when the bar is redrawn: to read them at every step costs more than a small step itself.
     """
 
     def __init__(self, refresh_rate: int = 50) -> None:
@@ -27,7 +27,9 @@ class ProgressBar(TQDMProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """The numbers beside the bar."""
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         loss = {} if self._loss is None else {"loss": float(self._loss)}

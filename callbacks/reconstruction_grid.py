@@ -14,7 +14,7 @@ from .pictures import Picture
 
 
 class ReconstructionGrid(Picture):
-    """Draws originals over their reconstructions, for the first images of the split: the same at every epoch."""
+    """Draws originals over their reconstructions, for the same images of the split at every epoch."""
 
     name = "reconstructions"
 
@@ -32,12 +32,12 @@ class ReconstructionGrid(Picture):
         self._pairs: list[tuple[Tensor, Tensor]] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
-        """Keeps targets and reconstructions until there are enough."""
+        """Keeps some targets and their reconstructions."""
         if batch_idx == 0:
             self._pairs = []
-        missing = self.count - sum(len(target) for target, _ in self._pairs)
-        if missing > 0 and "reconstruction" in outputs:
-            self._pairs.append((outputs["target"][:missing].cpu(), outputs["reconstruction"][:missing].float().cpu()))
+        if "reconstruction" in outputs:
+            chosen = self.pick(trainer, batch_idx, len(outputs["target"]), self.count)
+            self._pairs.append((outputs["target"][chosen].cpu(), outputs["reconstruction"][chosen].float().cpu()))
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
         """Lays the images out: a row of originals, the row of their reconstructions, and so on."""

@@ -30,5 +30,7 @@ def read_idx(path: Path) -> Tensor:
     shape = np.frombuffer(data, dtype=">u4", count=data[3], offset=4).tolist()
     start, size = 4 + 4 * data[3], int(np.prod(shape))
     if len(data) != start + size:
-        raise ValueError(f"{path} is truncated or damaged: {len(data) - start} bytes of {size} are there, fetch it again")
+        raise ValueError(
+            f"{path} is truncated or damaged: {len(data) - start} bytes of {size} are there, fetch it again"
+        )
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(shape)

@@ -70,7 +70,9 @@ class MNISTDataModule(InMemoryDataModule):
         if val_size is None:
             val_size = 500 if dataset == "digits5k" else 5000
         if val_size < 0 or repeat < 1:
-            raise ValueError(f"data.val_size must be at least 0 and data.repeat at least 1, not {val_size} and {repeat}")
+            raise ValueError(
+                f"data.val_size must be at least 0 and data.repeat at least 1, not {val_size} and {repeat}"
+            )
         self.dataset = dataset
         self.root = Path(root)
         self.download = download

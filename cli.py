@@ -140,11 +140,15 @@ class PreimageCLI(LightningCLI):
         print(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
-        """Tests the run if asked to."""
+        """Tests the run if asked to, and lists its pictures."""
         if self._get(self.config, "test_after_fit") and not self.trainer.fast_dev_run:
-            best, last = self.trainer.checkpoint_callbacks[0], self.trainer.checkpoint_callbacks[1]
-            path = best.best_model_path or last.best_model_path
+            saved = [callback.best_model_path for callback in self.trainer.checkpoint_callbacks]
+            path = next((path for path in saved if path), None)  # the best one; the last one without a validation
+            if path is None:
+                raise ValueError("--test_after_fit has no checkpoint to test: leave trainer.enable_checkpointing on")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
+        for picture in sorted(self.run_dir.glob("images/**/*.png")) if self.trainer.is_global_zero else ():
+            print(picture)
 
 
 def _quieten() -> None:

@@ -1,7 +1,7 @@
 """LightningDataModules: every one yields `(image, label)` batches, images as floats in [0, 1] `(B, C, H, W)`."""
 
-from .augmentation import RandomAffine
+from .augmentation import PerImageAffine
 from .in_memory import InMemoryDataModule
 from .mnist import MNISTDataModule
 
-__all__ = ["InMemoryDataModule", "MNISTDataModule", "RandomAffine"]
+__all__ = ["InMemoryDataModule", "MNISTDataModule", "PerImageAffine"]

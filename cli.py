@@ -160,7 +160,8 @@ def _quieten() -> None:
         ".*does not have many workers.*",  # batches are made whole, in memory
         ".*multiple `ModelCheckpoint` callbacks.*",
         "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its directory
-        ".*treespec, LeafSpec.*",
+        ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
+        ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -1,5 +1,6 @@
 """What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -50,7 +51,10 @@ class EncoderModule(LightningModule):
             scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch.
         """
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            # Under the CLI the modules are kept as plain class paths, and built in Python they stay out of the file.
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
         self.encoder = encoder
         self.encoder_checkpoint = encoder_checkpoint
         self.freeze_encoder = freeze_encoder

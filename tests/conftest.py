@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 
 from main import main
 
+Run = Callable[..., Path]
+Fails = Callable[..., str]
+Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
 ROOT = Path(__file__).parent.parent
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
 QUICK += ["--trainer.enable_model_summary", "false", "--trainer.limit_train_batches", "3", "--data.val_size", "64"]
 
 
 @pytest.fixture(scope="session")
-def digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def digits() -> Digits:
     """Images `(5000, 28, 28)` and labels `(5000,)`, shuffled."""
     images, labels = mnist_data()
     order = np.random.default_rng(0).permutation(len(labels))
@@ -37,7 +41,7 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
 
 
 @pytest.fixture(scope="session")
-def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> Path:
+def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     """A root in torchvision's layout with 1,000 training and 200 test digits, under both names, partly gzipped."""
     root = tmp_path_factory.mktemp("data")
     images, labels = digits
@@ -48,9 +52,6 @@ def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: tuple[NDArray[np.
         write_idx(raw / "t10k-images-idx3-ubyte", images[1000:1200])
         write_idx(raw / "t10k-labels-idx1-ubyte.gz", labels[1000:1200])
     return root
-
-
-Run = Callable[..., Path]
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def fails(run: Run, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def fails(run: Run, capsys: pytest.CaptureFixture[str]) -> Fails:
     """Runs a command that must fail, and returns its one line of error."""
 
     def command(*args: object, code: int = 1) -> str:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from lightning_modules import Autoencoder, Classifier, Inversion
-from tests.conftest import QUICK, ROOT
+from tests.conftest import QUICK, ROOT, Digits, Fails, Run
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -29,7 +29,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_run_directory_holds_the_whole_run(run, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_directory_holds_the_whole_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = run("fit", *QUICK, "--test_after_fit") / "quickstart/version_0"
     files = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()}
     assert {
@@ -49,14 +49,14 @@ def test_a_run_directory_holds_the_whole_run(run, capsys) -> None:  # type: igno
     assert "reconstructions/test.png" in out
 
 
-def test_runs_are_numbered_and_never_mixed(run, fails) -> None:  # type: ignore[no-untyped-def]
+def test_runs_are_numbered_and_never_mixed(run: Run, fails: Fails) -> None:
     run("fit", *QUICK)
     runs = run("fit", *QUICK) / "quickstart"
     assert {path.name for path in runs.iterdir()} == {"version_0", "version_1"}
     assert "holds a run" in fails("fit", *QUICK, "--run_dir", runs / "version_0")
 
 
-def test_same_seed_same_weights(run) -> None:  # type: ignore[no-untyped-def]
+def test_same_seed_same_weights(run: Run) -> None:
     run("fit", *QUICK)
     runs = run("fit", *QUICK) / "quickstart"
     run("fit", *QUICK, "--seed_everything", "1")
@@ -65,7 +65,7 @@ def test_same_seed_same_weights(run) -> None:  # type: ignore[no-untyped-def]
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_saved_config_serves_every_command_and_results_stay_with_the_run(run) -> None:  # type: ignore[no-untyped-def]
+def test_saved_config_serves_every_command_and_results_stay_with_the_run(run: Run) -> None:
     run_dir = (
         run("fit", *QUICK, "--model.encoder.latent_dim", 5, "--model.decoder.latent_dim", 5) / "quickstart/version_0"
     )
@@ -82,13 +82,13 @@ def test_saved_config_serves_every_command_and_results_stay_with_the_run(run) ->
     assert (run_dir.parent / "version_1/checkpoints/last.ckpt").is_file()
 
 
-def test_predictions_are_in_the_order_of_the_data(run, idx_root: Path, digits) -> None:  # type: ignore[no-untyped-def]
+def test_predictions_are_in_the_order_of_the_data(run: Run, idx_root: Path, digits: Digits) -> None:
     flags = ["--data.dataset", "mnist", "--data.root", idx_root]
     run_dir = run("predict", *QUICK, *flags) / "quickstart/version_0"
     assert np.load(run_dir / "predictions.npz")["label"].tolist() == digits[1][1000:1200].tolist()
 
 
-def test_flags_win_over_the_checkpoint(run) -> None:  # type: ignore[no-untyped-def]
+def test_flags_win_over_the_checkpoint(run: Run) -> None:
     flags = ["--model.optimizer.lr", "0.001"]
     run_dir = run("fit", *QUICK, *flags) / "quickstart/version_0"
     other = ["--model.optimizer.lr", "0.5", "--trainer.max_epochs", 2]
@@ -97,13 +97,13 @@ def test_flags_win_over_the_checkpoint(run) -> None:  # type: ignore[no-untyped-
     assert written["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5
 
 
-def test_another_optimizer_brings_its_own_defaults(run) -> None:  # type: ignore[no-untyped-def]
+def test_another_optimizer_brings_its_own_defaults(run: Run) -> None:
     run_dir = run("fit", *QUICK, "--model.optimizer", "torch.optim.AdamW") / "quickstart/version_0"
     state = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]
     assert state["param_groups"][0]["weight_decay"] == 0.01
 
 
-def test_a_resumed_run_continues_its_curves(run) -> None:  # type: ignore[no-untyped-def]
+def test_a_resumed_run_continues_its_curves(run: Run) -> None:
     runs = run("fit", *QUICK) / "quickstart"
     run("fit", *QUICK, "--trainer.max_epochs", 3, "--ckpt_path", "last")
     assert [path.name for path in runs.iterdir()] == ["version_0"]
@@ -111,7 +111,7 @@ def test_a_resumed_run_continues_its_curves(run) -> None:  # type: ignore[no-unt
     assert len(values(runs / "version_0", "val/loss")) == 3
 
 
-def test_last_is_the_last_state_also_without_progress(run) -> None:  # type: ignore[no-untyped-def]
+def test_last_is_the_last_state_also_without_progress(run: Run) -> None:
     # Lightning's save_last only follows the best checkpoint; here the loss explodes after the first epoch.
     flags = ["--trainer.max_epochs", 3, "--checkpoint.mode", "max", "--model.scheduler", "null"]
     run_dir = run("fit", *QUICK, *flags) / "quickstart/version_0"
@@ -120,7 +120,7 @@ def test_last_is_the_last_state_also_without_progress(run) -> None:  # type: ign
 
 
 @pytest.mark.parametrize(("model", "extra"), [(Autoencoder, []), (Inversion, ["--model.encoder_checkpoint", "null"])])
-def test_a_checkpoint_alone_rebuilds_its_model(run, model: type, extra: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_checkpoint_alone_rebuilds_its_model(run: Run, model: type, extra: list[str]) -> None:
     flags = [f"--model={model.__name__}", "--model.encoder=MNISTEncoder", "--model.encoder.latent_dim=3"]
     flags += ["--model.decoder=MNISTDecoder", "--model.decoder.latent_dim=3", *extra]
     run_dir = run("fit", *QUICK, *flags) / "quickstart/version_0"
@@ -130,7 +130,9 @@ def test_a_checkpoint_alone_rebuilds_its_model(run, model: type, extra: list[str
     assert all(torch.equal(value, saved[name]) for name, value in loaded.state_dict().items())
 
 
-def test_a_users_own_network_works_by_its_import_path(run, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_users_own_network_works_by_its_import_path(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "users_own.py").write_text(
         "from torch import nn\n"
         "class Flat(nn.Sequential):\n"
@@ -142,7 +144,7 @@ def test_a_users_own_network_works_by_its_import_path(run, tmp_path: Path, monke
     assert (run("fit", *QUICK, *flags) / "quickstart/version_0/checkpoints/last.ckpt").is_file()
 
 
-def test_tensorboard_and_wandb_write_into_the_run_directory(run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_tensorboard_and_wandb_write_into_the_run_directory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", "/nonexistent")
     monkeypatch.setenv("HOME", "/nonexistent")
@@ -162,7 +164,7 @@ def test_tensorboard_and_wandb_write_into_the_run_directory(run, monkeypatch) ->
     assert values(runs / "quickstart/version_1", "val/mse")  # metrics.csv is written beside
 
 
-def test_logger_false_and_fast_dev_run(run) -> None:  # type: ignore[no-untyped-def]
+def test_logger_false_and_fast_dev_run(run: Run) -> None:
     runs = run("fit", *QUICK, "--trainer.fast_dev_run", "true", "--test_after_fit")
     assert not runs.exists()
     run("fit", *QUICK, "--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
@@ -172,19 +174,19 @@ def test_logger_false_and_fast_dev_run(run) -> None:  # type: ignore[no-untyped-
 # What goes wrong ------------------------------------------------------------------------------------------------------
 
 
-def test_missing_data_is_named_before_a_run_is_made(run, fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_data_is_named_before_a_run_is_made(run: Run, fails: Fails, tmp_path: Path) -> None:
     line = fails("fit", *QUICK, "--data.dataset", "kmnist", "--data.root", tmp_path / "none")
     assert f"{tmp_path}/none/KMNIST/raw" in line
     assert "--data.download true" in line
     assert not (tmp_path / "runs").exists()
 
 
-def test_last_without_a_run_is_an_error_and_not_an_untrained_score(fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_last_without_a_run_is_an_error_and_not_an_untrained_score(fails: Fails, tmp_path: Path) -> None:
     assert "no checkpoints/last.ckpt" in fails("test", *QUICK, "--ckpt_path", "last")
     assert f"no checkpoint at {tmp_path}/none.ckpt" in fails("test", *QUICK, "--ckpt_path", tmp_path / "none.ckpt")
 
 
-def test_checkpoint_of_another_model_names_both_shapes(run, fails) -> None:  # type: ignore[no-untyped-def]
+def test_checkpoint_of_another_model_names_both_shapes(run: Run, fails: Fails) -> None:
     path = run("fit", *QUICK) / "quickstart/version_0/checkpoints/last.ckpt"
     line = fails("test", *QUICK, "--model.encoder.latent_dim", 7, "--model.decoder.latent_dim", 7, "--ckpt_path", path)
     assert "encoder.9.weight" in line
@@ -192,7 +194,7 @@ def test_checkpoint_of_another_model_names_both_shapes(run, fails) -> None:  # t
     assert "(7, 576)" in line
 
 
-def test_checkpoint_with_code_in_it_is_refused(run, fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_checkpoint_with_code_in_it_is_refused(run: Run, fails: Fails, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path}/executed",)
@@ -203,13 +205,13 @@ def test_checkpoint_with_code_in_it_is_refused(run, fails, tmp_path: Path) -> No
     assert not (tmp_path / "executed").exists()
 
 
-def test_truncated_checkpoint_is_named(run, fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_truncated_checkpoint_is_named(run: Run, fails: Fails, tmp_path: Path) -> None:
     path = run("fit", *QUICK) / "quickstart/version_0/checkpoints/last.ckpt"
     path.write_bytes(path.read_bytes()[:5000])
     assert f"{path} is truncated" in fails("test", *QUICK, "--ckpt_path", path)
 
 
-def test_nan_stops_and_keeps_the_last_good_checkpoint(run, fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_nan_stops_and_keeps_the_last_good_checkpoint(run: Run, fails: Fails, tmp_path: Path) -> None:
     path = run("fit", *QUICK) / "quickstart/version_0/checkpoints/last.ckpt"
     before = weights(path)
     flags = ["--trainer.max_epochs", 3, "--model.optimizer.lr", "1e38", "--model.scheduler", "null"]
@@ -224,7 +226,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(run, fails, tmp_path: Path
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_an_output_folder_that_cannot_be_made_is_named(fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_output_folder_that_cannot_be_made_is_named(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "Not a directory" in fails("fit", *QUICK, "--run_dir", tmp_path / "file/run")
 
@@ -239,7 +241,7 @@ def start(*args: object, limit: int | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes, text=True, preexec_fn=limit_file_size)  # type: ignore[call-overload,no-any-return]
 
 
-def test_a_full_disk_ends_in_one_line_and_loses_nothing(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(run: Run, tmp_path: Path) -> None:
     # No file may grow past 300 KB: the checkpoints, of 750 KB, meet what a full disk does.
     run_dir = run("fit", *QUICK) / "quickstart/version_0"
     before = (run_dir / "checkpoints/last.ckpt").read_bytes()
@@ -252,7 +254,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(run, tmp_path: Path) -> 
     assert len(values(run_dir, "val/loss")) >= 1
 
 
-def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run: Run) -> None:
     run_dir = tmp_path / "run"
     flags = ["--run_dir", run_dir, "--trainer.max_epochs", 10000, "--trainer.limit_train_batches", 20]
     process = start(*flags)
@@ -270,7 +272,7 @@ def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run)
     assert torch.load(path, weights_only=True)["global_step"] == step + 4
 
 
-def test_classifier_checkpoint_loads_without_the_encoders_run(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_classifier_checkpoint_loads_without_the_encoders_run(run: Run, tmp_path: Path) -> None:
     pretrained = run("fit", *QUICK) / "quickstart/version_0/checkpoints/last.ckpt"
     flags = ["--model=Classifier", "--model.encoder=MNISTEncoder", "--model.head=MLPHead", "--trainer.callbacks=null"]
     run("fit", *QUICK, *flags, "--model.encoder_checkpoint", pretrained, "--name", "classifier")

@@ -1,12 +1,13 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from cli import condense
 from main import main
-from tests.conftest import QUICK, ROOT
+from tests.conftest import QUICK, ROOT, Fails, Run
 
 
 def test_help_answers_before_lightning_is_imported() -> None:
@@ -37,27 +38,27 @@ def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
     ],
 )
-def test_wrong_arguments_end_in_one_line(fails, flags: list[str], words: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_arguments_end_in_one_line(fails: Fails, flags: list[str], words: list[str]) -> None:
     line = fails("fit", *QUICK, *flags, code=2)
     for word in words:
         assert word in line
 
 
-def test_wrong_command_names_the_right_ones(fails) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_command_names_the_right_ones(fails: Fails) -> None:
     assert "'validate'" in fails("fitt", code=2)
 
 
-def test_broken_yaml_is_named(fails, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_broken_yaml_is_named(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("model: [\n")
     assert "line 2" in fails("fit", "--config", tmp_path / "broken.yaml", code=2)
 
 
-def test_debug_lets_the_traceback_through(run) -> None:  # type: ignore[no-untyped-def]
+def test_debug_lets_the_traceback_through(run: Run) -> None:
     with pytest.raises(FileNotFoundError):
         run("fit", *QUICK, "--data.dataset", "mnist", "--data.root", "nowhere", "--debug")
 
 
-def test_print_config_shows_the_resolved_config(run, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_print_config_shows_the_resolved_config(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run("fit", *QUICK, "--model.encoder.latent_dim", "7", "--print_config")
     assert stop.value.code == 0

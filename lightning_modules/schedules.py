@@ -30,7 +30,7 @@ class OneCycle(LRScheduler):
         self.pct_start = pct_start
         self.start = 1 / div_factor
         self.end = self.start / final_div_factor
-        self.total_steps = 1
+        self.total_steps = 2
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
@@ -38,10 +38,13 @@ class OneCycle(LRScheduler):
         return [lr * self._factor(self.last_epoch) for lr in self.base_lrs]
 
     def _factor(self, step: int) -> float:
-        peak = self.pct_start * self.total_steps - 1
-        last = max(self.total_steps - 1, 1)
+        if step == 0:  # asked for by the constructor, before the number of steps is known
+            return self.start
+        peak, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
         if step <= peak:
-            low, high, progress = self.start, 1.0, step / peak
-        else:
-            low, high, progress = self.end, 1.0, 1 - (min(step, last) - peak) / (last - peak)
-        return low + (high - low) * (1 - math.cos(math.pi * progress)) / 2
+            return _cosine(self.start, 1.0, step / peak)
+        return _cosine(1.0, self.end, (min(step, last) - peak) / (last - peak))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, f1_score, recall_score
+from torch.nn import functional as F
+
+from datamodules import MNISTDataModule
+from lightning_modules import Classifier, MLPHead, MNISTEncoder
+from tests.lightning_modules.test_base import trainer
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(MNISTEncoder(), MLPHead(), label_smoothing=0.1)
+
+
+def test_the_whole_has_the_parameters_of_the_system() -> None:
+    assert sum(p.numel() for p in classifier().parameters()) == 31_958
+
+
+def test_loss_is_smoothed_in_training_only() -> None:
+    model = classifier()
+    batch = torch.rand(8, 1, 28, 28), torch.arange(8)
+    logits = model(batch[0])
+    assert model.training_step(batch, 0).item() == pytest.approx(
+        F.cross_entropy(logits, batch[1], label_smoothing=0.1).item(), rel=1e-6
+    )
+    assert model.validation_step(batch, 0)["loss"].item() == pytest.approx(F.cross_entropy(logits, batch[1]).item())
+
+
+def test_unlabelled_images_do_not_enter_the_loss() -> None:
+    model = classifier()
+    images, labels = torch.rand(6, 1, 28, 28), torch.tensor([1, -1, 3, -1, -1, 5])
+    all_labelled = model.training_step((images[labels >= 0], labels[labels >= 0]), 0)
+    assert model.training_step((images, labels), 0).item() == pytest.approx(all_labelled.item(), rel=1e-6)
+    assert model.training_step((images, torch.full((6,), -1)), 0).item() == 0
+
+
+def test_test_metrics_against_scikit_learn(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(batch_size=16), classifier()
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=60)
+    run.fit(model, data)
+    (values,) = run.test(model, data, verbose=False)
+    with torch.no_grad():
+        predicted = model(data.test_set.images.float() / 255).argmax(1)
+    labels = data.test_set.labels
+    assert values["test/accuracy"] == pytest.approx((predicted == labels).float().mean().item())
+    assert values["test/f1"] == pytest.approx(f1_score(labels, predicted, average="macro"), rel=1e-5)
+    recalls = recall_score(labels, predicted, average=None, zero_division=0)
+    assert [values[f"test/accuracy_class_{i}"] for i in range(10)] == pytest.approx(recalls.tolist())
+    assert values["test/accuracy"] > 0.3  # it learned something
+
+
+def test_confusion_matrix_is_that_of_the_split(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(), classifier()
+    data.setup("test")
+    images, labels = data.test_set.images.float() / 255, data.test_set.labels
+    for part in range(0, len(labels), 300):
+        model.test_step((images[part : part + 300], labels[part : part + 300]), 0)
+    with torch.no_grad():
+        expected = confusion_matrix(labels, model(images).argmax(1), labels=range(10))
+    assert model.confusion.compute().tolist() == expected.tolist()

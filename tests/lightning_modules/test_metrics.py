@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from sklearn.metrics import accuracy_score, f1_score
+
+from lightning_modules.metrics import MeanLoss, classification_metrics, reconstruction_metrics
+
+
+def test_reconstruction_metrics_against_scikit_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(7, 3, 32, 32, generator=generator)
+    preds = (
+        target + torch.linspace(0.01, 0.4, 7).view(-1, 1, 1, 1) * torch.randn(target.shape, generator=generator)
+    ).clamp(0, 1)
+    metrics = reconstruction_metrics("val/")
+    for part in (slice(0, 5), slice(5, 7)):  # batches of different size
+        loss = (preds[part] - target[part]).square().mean()
+        metrics.update(value=loss, weight=len(target[part]), preds=preds[part], target=target[part])
+    values = {key: float(value) for key, value in metrics.compute().items()}
+    pairs = list(zip(target.numpy(), preds.numpy(), strict=True))
+    assert values["val/mse"] == pytest.approx(np.mean([np.mean((a - b) ** 2) for a, b in pairs]), rel=1e-4)
+    assert values["val/loss"] == pytest.approx(values["val/mse"], rel=1e-5)
+    psnr = [peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in pairs]
+    assert values["val/psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
+    pooled = 10 * np.log10(1 / values["val/mse"])
+    assert abs(values["val/psnr"] - pooled) > 1  # per image, not pooled over the data set
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    ssim = [structural_similarity(a, b, channel_axis=0, **options) for a, b in pairs]
+    assert values["val/ssim"] == pytest.approx(np.mean(ssim), abs=2e-2)  # they treat the border differently
+
+
+def test_classification_metrics_against_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (101,), generator=generator) ** 2 // 3  # classes of different size
+    logits = torch.randn(101, 4, generator=generator) + 1.5 * torch.nn.functional.one_hot(labels, 4)
+    metrics = classification_metrics(4, "test/")
+    for part in (slice(0, 64), slice(64, 101)):
+        metrics.update(value=torch.tensor(1.0), weight=1, preds=logits[part], target=labels[part])
+    values = {key: float(value) for key, value in metrics.compute().items()}
+    predicted = logits.argmax(1)
+    assert values["test/accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert values["test/f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    batches = [f1_score(labels[p], predicted[p], average="macro") for p in (slice(0, 64), slice(64, 101))]
+    assert values["test/f1"] != pytest.approx(np.mean(batches))  # not a mean of per-batch values
+
+
+def test_unlabelled_images_do_not_count() -> None:
+    metrics = classification_metrics(2, "")
+    labels = torch.tensor([0, -1, 1, -1])
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
+    metrics.update(value=torch.tensor(0.0), weight=2, preds=logits, target=labels)
+    assert float(metrics.compute()["accuracy"]) == 0.5
+
+
+def test_mean_loss_weighs_batches_and_shows_nan() -> None:
+    metric = MeanLoss()
+    metric.update(torch.tensor(1.0), 3)
+    metric.update(torch.tensor(2.0), torch.tensor(1))
+    assert float(metric.compute()) == 1.25
+    metric.update(torch.tensor(float("nan")), 1)
+    assert metric.compute().isnan()

@@ -141,8 +141,8 @@ class PreimageCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tests the run if asked to, and lists its pictures."""
-        if self._get(self.config, "test_after_fit") and not self.trainer.fast_dev_run:
-            saved = [callback.best_model_path for callback in self.trainer.checkpoint_callbacks]
+        if self._get(self.config, "test_after_fit") and self.trainer.log_dir is not None:  # None under fast_dev_run
+            saved = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
             path = next((path for path in saved if path), None)  # the best one; the last one without a validation
             if path is None:
                 raise ValueError("--test_after_fit has no checkpoint to test: leave trainer.enable_checkpointing on")
@@ -161,6 +161,8 @@ def _quieten() -> None:
         ".*multiple `ModelCheckpoint` callbacks.*",
         "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its directory
         ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
+        ".*Total length of `list` across ranks is zero.*",  # no validation split
+        ".*isinstance.treespec, LeafSpec.*",
         ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
     ):
         warnings.filterwarnings("ignore", message)

@@ -60,7 +60,7 @@ class Picture(Callback):
         return (torch.arange(share) * size).div(max(share, 1), rounding_mode="floor")
 
     def _due(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.sanity_checking:
             return False
         if trainer.testing:
             return True

@@ -26,7 +26,9 @@ class PredictionWriter(BasePredictionWriter):
         run_dir = run_directory(trainer)
         if run_dir is None or not predictions:
             return
-        arrays = {key: torch.cat([batch[key] for batch in predictions]).cpu().numpy() for key in predictions[0]}
+        arrays: dict[str, Any] = {
+            key: torch.cat([batch[key] for batch in predictions]).cpu().numpy() for key in predictions[0]
+        }
         write_atomically(run_dir / "predictions.npz", lambda file: np.savez(file, **arrays))
         shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
         rank_zero_info(f"{run_dir / 'predictions.npz'}: {shapes}")

@@ -145,7 +145,5 @@ class RunDirectory(Callback):
 
 def run_directory(trainer: Trainer) -> Path | None:
     """The run directory, or None where nothing is to be written: off rank 0, and under `fast_dev_run`."""
-    log_dir = trainer.log_dir
-    if log_dir is None or trainer.fast_dev_run or not trainer.is_global_zero:
-        return None
-    return Path(log_dir)
+    log_dir = trainer.log_dir  # a broadcast, which every rank takes part in
+    return Path(log_dir) if log_dir is not None and trainer.is_global_zero else None

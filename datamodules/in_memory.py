@@ -1,6 +1,7 @@
 """Images in memory: uint8 tensors that are served a batch at a time, and the data module around them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -41,7 +42,7 @@ class InMemoryImages(Dataset[Batch]):
         return self.images.index_select(0, index), self.labels.index_select(0, index)
 
 
-def identity(batch: Batch) -> Batch:
+def identity(batch: Any) -> Batch:
     """The collate function of batches that are batches already; at module level, so that workers can import it."""
     return batch
 

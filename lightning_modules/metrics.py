@@ -68,7 +68,7 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     Returns:
         A collection updated with `value`, `weight`, `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
     """
-    options = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
+    options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
     metrics: dict[str, Metric | MetricCollection] = {
         "loss": MeanLoss(),
         "accuracy": MulticlassAccuracy(average="micro", **options),

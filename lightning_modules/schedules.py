@@ -35,7 +35,7 @@ class OneCycle(LRScheduler):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """The learning rate of each parameter group at the present step."""
-        return [lr * self._factor(self.last_epoch) for lr in self.base_lrs]
+        return [float(lr) * self._factor(self.last_epoch) for lr in self.base_lrs]
 
     def _factor(self, step: int) -> float:
         if step == 0:  # asked for by the constructor, before the number of steps is known

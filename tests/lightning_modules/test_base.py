@@ -19,7 +19,13 @@ class NoisyEncoder(nn.Sequential):
 
 
 def trainer(tmp_path: Path, **kwargs: Any) -> Trainer:
-    options = {"max_epochs": 1, "limit_train_batches": 4, "limit_val_batches": 1, "logger": False, "accelerator": "cpu"}
+    options: dict[str, Any] = {
+        "max_epochs": 1,
+        "limit_train_batches": 4,
+        "limit_val_batches": 1,
+        "logger": False,
+        "accelerator": "cpu",
+    }
     options |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": tmp_path}
     return Trainer(**options | kwargs)
 
@@ -77,7 +83,7 @@ def test_an_encoder_that_is_not_frozen_starts_at_the_checkpoint_and_learns(
 
 def test_a_missing_encoder_checkpoint_is_named(tmp_path: Path, data: MNISTDataModule) -> None:
     model = Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint="none/last.ckpt")
-    with pytest.raises(FileNotFoundError, match="no checkpoint at none/last.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at none/last\.ckpt"):
         trainer(tmp_path).fit(model, data)
 
 

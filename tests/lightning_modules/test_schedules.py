@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -22,7 +24,10 @@ def test_equals_torchs_one_cycle(total: int, pct: float) -> None:
 
 
 def test_keeps_the_ratio_between_parameter_groups() -> None:
-    groups = [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.001}]
+    groups: list[dict[str, Any]] = [
+        {"params": [nn.Parameter(torch.zeros(1))]},
+        {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.001},
+    ]
     schedule = OneCycle(torch.optim.SGD(groups, lr=0.1))
     schedule.total_steps = 20
     for _ in range(25):  # also past the end

@@ -1,0 +1,114 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from callbacks import ConfusionMatrix, Curves, LatentProjection, ReconstructionGrid, RunLogger
+from callbacks.confusion_matrix import confusion_figure
+from callbacks.curves import curves_figure
+from callbacks.pictures import save_picture
+from callbacks.reconstruction_grid import reconstruction_grid
+from datamodules import MNISTDataModule
+from lightning_modules import Autoencoder, Classifier, MLPHead, MNISTDecoder, MNISTEncoder
+from tests.lightning_modules.test_base import trainer
+
+
+def test_grid_puts_originals_over_their_reconstructions() -> None:
+    targets = torch.linspace(0, 1, 5).view(5, 1, 1, 1).expand(5, 1, 64, 64)
+    grid = reconstruction_grid(targets, 1 - targets, columns=3)
+    assert grid.shape == (4 * 66 + 2, 3 * 66 + 2, 3)
+    cells = grid[34::66, 34::66, 0]
+    assert cells.tolist() == [[0, 64, 128], [255, 191, 128], [191, 255, 255], [64, 0, 255]]  # 255: an empty place
+
+
+def test_small_images_are_enlarged_by_a_whole_factor_and_colour_stays() -> None:
+    image = torch.zeros(1, 3, 28, 28)
+    image[0, 0] = 1.0
+    grid = reconstruction_grid(image, image, columns=1)
+    assert grid.shape == (2 * 58 + 2, 60, 3)
+    assert grid[30, 30].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("batch_size", [64, 500])
+def test_grid_shows_the_same_images_of_all_classes_at_every_epoch(tmp_path: Path, batch_size: int) -> None:
+    data, model = MNISTDataModule(batch_size=batch_size), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    grid = ReconstructionGrid(count=20, columns=10)
+    logger = RunLogger(tmp_path)
+    trainer(tmp_path, callbacks=[grid], logger=logger, max_epochs=2, limit_val_batches=1.0).fit(model, data)
+    pictures = sorted((tmp_path / "images/reconstructions").iterdir())
+    assert [path.name for path in pictures] == ["val_epoch_0000.png", "val_epoch_0001.png"]
+    first, second = (np.asarray(Image.open(path)) for path in pictures)
+    assert first.shape == (4 * 58 + 2, 10 * 58 + 2, 3)
+    assert np.array_equal(first[:60], second[:60])  # originals
+    assert not np.array_equal(first[60:118], second[60:118])  # reconstructions of a model that learns
+    shown = torch.cat([target for target, _ in grid._pairs])
+    labels = [int(data.val_set.labels[(data.val_set.images.float() / 255 == image).all((1, 2, 3))]) for image in shown]
+    assert len(set(labels)) == 10
+
+
+def test_off_means_nothing_is_kept_or_drawn(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    pictures: list[Any] = [ReconstructionGrid(every_n_epochs=0), LatentProjection(every_n_epochs=0)]
+    run = trainer(tmp_path, callbacks=pictures, logger=RunLogger(tmp_path))
+    run.fit(model, data)
+    assert not (tmp_path / "images").exists()
+    assert pictures[0]._pairs == []
+    assert pictures[1]._codes == []
+    run.test(model, data, verbose=False)
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"reconstructions", "latents"}
+
+
+def test_curves_show_every_metric_of_training_and_validation(tmp_path: Path) -> None:
+    logger = RunLogger(tmp_path)
+    for epoch in range(3):
+        logger.log_metrics({"train/loss": 3.0 - epoch, "epoch": epoch}, epoch)
+        logger.log_metrics({"val/loss": 4.0 - epoch, "val/psnr": 10.0 + epoch, "epoch": epoch}, epoch)
+    logger.log_metrics({"test/loss": 9.0, "epoch": 3}, 3)
+    logger.save()
+    figure = curves_figure(tmp_path / "metrics.csv")
+    assert figure is not None
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert set(panels) == {"loss", "psnr"}
+    lines: dict[str, Any] = {str(line.get_label()): line.get_ydata() for line in panels["loss"].get_lines()}
+    assert {name: list(values) for name, values in lines.items()} == {"train": [3, 2, 1], "val": [4, 3, 2]}
+
+
+def test_curves_are_drawn_at_the_end_of_a_fit(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    trainer(tmp_path, callbacks=[Curves()], logger=RunLogger(tmp_path)).fit(model, data)
+    assert Image.open(tmp_path / "images/curves.png").size[0] > 300
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_latent_projection_plots_every_class(tmp_path: Path, method: Any) -> None:
+    data, model = MNISTDataModule(), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    projection = LatentProjection(method=method, count=60, every_n_epochs=1)
+    run = trainer(tmp_path, callbacks=[projection], logger=RunLogger(tmp_path), limit_val_batches=1.0)
+    run.validate(model, data, verbose=False)
+    figure = projection.draw(run, model)
+    assert figure is not None
+    points = sum(len(np.asarray(collection.get_offsets())) for collection in figure.axes[0].collections)
+    assert points == 60
+    assert len(figure.axes[0].collections) == 10
+
+
+def test_confusion_matrix_is_drawn_and_its_counts_saved(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(), Classifier(MNISTEncoder(), MLPHead())
+    run = trainer(tmp_path, callbacks=[ConfusionMatrix()], logger=RunLogger(tmp_path))
+    run.test(model, data, verbose=False)
+    lines = (tmp_path / "confusion_test.csv").read_text().splitlines()
+    counts = np.array([[int(cell) for cell in line.split(",")[1:]] for line in lines[1:]])
+    assert counts.sum(axis=1).tolist() == [100] * 10
+    assert (tmp_path / "images/confusion/test.png").is_file()
+    figure = confusion_figure(counts, data.class_names)
+    assert [text.get_text() for text in figure.axes[0].texts[:10]] == [str(count) for count in counts[0]]
+
+
+def test_a_picture_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("a file where the folder should be")
+    run = trainer(tmp_path, logger=RunLogger(tmp_path))
+    with pytest.warns(UserWarning, match=r"images/x\.png could not be written"):
+        save_picture(run, np.zeros((4, 4), dtype=np.uint8), "x.png")

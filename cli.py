@@ -13,6 +13,7 @@ from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
 import datamodules
@@ -137,11 +138,11 @@ class PreimageCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Says where the run goes."""
-        print(f"run directory: {self.run_dir}")
+        rank_zero_info(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
         """Tests the run if asked to, and lists its pictures."""
-        if self._get(self.config, "test_after_fit") and self.trainer.log_dir is not None:  # None under fast_dev_run
+        if self._get(self.config, "test_after_fit") and not getattr(self.trainer, "fast_dev_run", False):
             saved = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
             path = next((path for path in saved if path), None)  # the best one; the last one without a validation
             if path is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
+from clock import StepClock
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,26 +41,6 @@ class PerItemImages(Dataset[tuple[Tensor, int]]):
         """Returns image `(1, 28, 28)` in [0, 1] and label."""
         image, label = self.data[index]
         return pil_to_tensor(Image.fromarray(image[0].numpy())).float().div(255), int(label)
-
-
-class StepClock(Callback):
-    """Times the training batches of each epoch, from the start of the first step to the end of the last."""
-
-    seconds: list[float]
-
-    def __init__(self) -> None:
-        """Starts with no epoch."""
-        StepClock.seconds = []
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Starts at the first step."""
-        if batch_idx == 0:
-            self.start = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stops at the last step."""
-        if batch_idx + 1 == trainer.num_training_batches:
-            StepClock.seconds.append(time.perf_counter() - self.start)
 
 
 def data_module(batch_size: int) -> MNISTDataModule:
@@ -114,10 +94,10 @@ def training(batch_size: int) -> tuple[float, float]:
                     *("fit", "--model=Autoencoder", "--model.encoder=MNISTEncoder", "--model.decoder=MNISTDecoder"),
                     *("--data=MNISTDataModule", "--data.repeat=8", f"--data.batch_size={batch_size}"),
                     *("--trainer.max_epochs=2", f"--trainer.default_root_dir={folder}"),
-                    *("--trainer.callbacks+=throughput.StepClock", "--trainer.enable_model_summary=false"),
+                    *("--trainer.callbacks+=clock.StepClock", "--trainer.enable_model_summary=false"),
                 ]
             )
-        trainer.append(min(sys.modules["throughput"].StepClock.seconds))
+        trainer.append(min(StepClock.seconds[-2:]))
     return IMAGES / min(bare), IMAGES / min(trainer)
 
 

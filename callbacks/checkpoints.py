@@ -48,7 +48,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves the state at an interrupt, and says how to go on from it."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit" and trainer.log_dir:
+        writes = trainer.state.fn == "fit" and not getattr(trainer, "fast_dev_run", False)
+        if writes and isinstance(exception, KeyboardInterrupt):
             path = self.format_checkpoint_name({})
             trainer.save_checkpoint(path)
             rank_zero_info(f"interrupted at step {trainer.global_step}; to resume, add: --ckpt_path {path}")

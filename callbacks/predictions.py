@@ -22,13 +22,17 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Joins the batches and writes the arrays."""
+        """Joins the batches of every process, puts them in order and writes the arrays."""
+        arrays: dict[str, Any] = {key: torch.cat([batch[key] for batch in predictions]).cpu() for key in predictions[0]}
+        part = (torch.tensor([index for batch in batch_indices[0] for index in batch]), arrays)
+        parts: list[Any] = [part] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(parts, part)
         run_dir = run_directory(trainer)
-        if run_dir is None or not predictions:
+        if run_dir is None:
             return
-        arrays: dict[str, Any] = {
-            key: torch.cat([batch[key] for batch in predictions]).cpu().numpy() for key in predictions[0]
-        }
+        order = torch.cat([indices for indices, _ in parts]).argsort()
+        arrays = {key: torch.cat([part[key] for _, part in parts])[order].numpy() for key in arrays}
         write_atomically(run_dir / "predictions.npz", lambda file: np.savez(file, **arrays))
         shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
         rank_zero_info(f"{run_dir / 'predictions.npz'}: {shapes}")

@@ -144,6 +144,12 @@ class RunDirectory(Callback):
 
 
 def run_directory(trainer: Trainer) -> Path | None:
-    """The run directory, or None where nothing is to be written: off rank 0, and under `fast_dev_run`."""
-    log_dir = trainer.log_dir  # a broadcast, which every rank takes part in
-    return Path(log_dir) if log_dir is not None and trainer.is_global_zero else None
+    """The run directory, or None where nothing is to be written: off rank 0, and without a RunLogger.
+
+    `trainer.log_dir` would be a broadcast, which hangs where only rank 0 asks.
+    """
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                return Path(logger.save_dir)
+    return None

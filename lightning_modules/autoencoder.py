@@ -10,6 +10,27 @@ from .base import Batch, EncoderModule, Split
 from .metrics import MeanLoss, reconstruction_metrics
 
 
+def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Resizes images to the size of a reconstruction, so that they can be compared pixel by pixel.
+
+    Args:
+        images: Images `(B, C, H, W)` in [0, 1].
+        reconstruction: Images `(B, C, h, w)` in [0, 1].
+
+    Returns:
+        The images `(B, C, h, w)`, themselves where the size is the same.
+
+    Raises:
+        ValueError: The numbers of images or channels differ, over which torch would broadcast with a mere warning.
+    """
+    if images.shape[:2] != reconstruction.shape[:2]:
+        shapes = f"{tuple(reconstruction.shape)} for images {tuple(images.shape)}"
+        raise ValueError(f"the decoder gives {shapes}: choose one with as many channels as the data")
+    if images.shape == reconstruction.shape:
+        return images
+    return F.interpolate(images, reconstruction.shape[-2:], mode="bilinear", antialias=True)
+
+
 class Autoencoder(EncoderModule):
     """Rebuilds images from their codes; the loss is the mean squared error over all pixels."""
 
@@ -37,9 +58,7 @@ class Autoencoder(EncoderModule):
         images, labels = batch
         code = self.encoder(images)
         reconstruction = self.decoder(code)
-        target = images
-        if reconstruction.shape[-2:] != images.shape[-2:]:
-            target = F.interpolate(images, reconstruction.shape[-2:], mode="bilinear", antialias=True)
+        target = resize_to(images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
         metrics = getattr(self, f"{split}_metrics")
         metrics.update(value=loss.detach(), weight=len(images), preds=reconstruction.detach(), target=target)

@@ -1,6 +1,7 @@
 """Learning rate schedules that torch lacks."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -36,6 +37,10 @@ class OneCycle(LRScheduler):
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """The learning rate of each parameter group at the present step."""
         return [float(lr) * self._factor(self.last_epoch) for lr in self.base_lrs]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on at the saved step; the number of steps stays that of this training, which may be a longer one."""
+        super().load_state_dict(state_dict | {"total_steps": self.total_steps})
 
     def _factor(self, step: int) -> float:
         if step == 0:  # asked for by the constructor, before the number of steps is known

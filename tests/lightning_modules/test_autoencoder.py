@@ -40,3 +40,9 @@ def test_it_learns(tmp_path: Path) -> None:
     images = data.test_set.images.float() / 255
     mean = data.train_set.images.float().mean(dim=0) / 255
     assert values["test/mse"] < 0.75 * float((images - mean).square().mean())  # better than the mean image
+
+
+def test_a_decoder_with_other_channels_is_refused() -> None:
+    model = Autoencoder(MNISTEncoder(), nn.Sequential(MNISTDecoder(), nn.Conv2d(1, 3, 1)))
+    with pytest.raises(ValueError, match=r"gives \(2, 3, 28, 28\) for images \(2, 1, 28, 28\)"):
+        model.training_step((torch.rand(2, 1, 28, 28), torch.zeros(2)), 0)

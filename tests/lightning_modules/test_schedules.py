@@ -35,3 +35,22 @@ def test_keeps_the_ratio_between_parameter_groups() -> None:
         assert first == pytest.approx(100 * second)
         schedule.optimizer.step()
         schedule.step()
+
+
+def test_a_longer_training_that_goes_on_from_a_checkpoint_follows_its_own_length() -> None:
+    def schedule(total: int) -> OneCycle:
+        one_cycle = OneCycle(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1))
+        one_cycle.total_steps = total
+        return one_cycle
+
+    def run(one_cycle: OneCycle, steps: int) -> None:
+        for _ in range(steps):
+            one_cycle.optimizer.step()
+            one_cycle.step()
+
+    short, resumed, long = schedule(10), schedule(40), schedule(40)
+    run(short, 10)
+    resumed.load_state_dict(short.state_dict())
+    run(resumed, 5)
+    run(long, 15)
+    assert resumed.get_last_lr() == long.get_last_lr()

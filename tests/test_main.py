@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ from tests.conftest import QUICK, ROOT, Fails, Run
 
 def test_help_answers_before_lightning_is_imported() -> None:
     code = "import sys, main; main.main(['--help']); assert 'torch' not in sys.modules"
-    start = time.perf_counter()
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert time.perf_counter() - start < 3
     for word in ("fit", "validate", "test", "predict", "--config"):
         assert word in out
 

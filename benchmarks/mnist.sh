@@ -30,5 +30,10 @@ for seed in 0 1 2 3 4; do
     done
 done
 for seed in 0 1 2 3 4; do run classifier $seed classifier; done
-run invert_classifier 0 invert_classifier
+for seed in 0 1 2; do
+    run classifier_plain $seed classifier --config configs/mnist/plain.yaml
+    run invert_classifier $seed invert_classifier \
+        --model.encoder_checkpoint "classifier_plain/version_$seed/checkpoints/best.ckpt"
+done
+run invert_augmented_classifier 0 invert_classifier --model.encoder_checkpoint classifier/version_0/checkpoints/best.ckpt
 "$(dirname "$preimage")/python" benchmarks/summary.py "$runs"/*

@@ -11,7 +11,7 @@ from tests.conftest import ROOT, Run
 from tests.test_cli import values
 
 CONFIGS = ROOT / "configs"
-OVERLAYS = {"mnist/all_images.yaml", "mnist/fashion.yaml", "logger/tensorboard.yaml", "logger/wandb.yaml"}
+OVERLAYS = {"mnist/all_images.yaml", "mnist/plain.yaml", "mnist/fashion.yaml", "logger/tensorboard.yaml", "logger/wandb.yaml"}
 EXPERIMENTS = sorted({str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")} - OVERLAYS)
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2"]
 SMALL += ["--trainer.enable_model_summary=false", "--trainer.accelerator=cpu", "--test_after_fit"]
@@ -37,7 +37,8 @@ def pretrain(run: Run, idx_root: Path, *overlays: str) -> None:
     more = [f"--config={CONFIGS / name}" for name in overlays]
     pretraining = [f"--config={CONFIGS / 'mnist/autoencoder.yaml'}", f"--config={CONFIGS / 'mnist/all_images.yaml'}"]
     run("fit", *pretraining, *more, *SMALL, f"--data.root={idx_root}")
-    run("fit", f"--config={CONFIGS / 'mnist/classifier.yaml'}", *more, *flags("mnist/classifier.yaml", idx_root))
+    plain = [f"--config={CONFIGS / 'mnist/classifier.yaml'}", f"--config={CONFIGS / 'mnist/plain.yaml'}"]
+    run("fit", *plain, *more, *flags("mnist/classifier.yaml", idx_root))
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)

@@ -5,6 +5,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,9 @@ class RunDirectory(Callback):
         path = run_dir / "config.yaml"
         if stage == "fit" or not path.exists():
             write_atomically(path, lambda file: file.write_text(self.config))
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        if names is not None:
-            write_atomically(run_dir / "classes.json", lambda file: file.write_text(json.dumps(names, indent=2)))
+        for file, attribute in (("classes.json", "class_names"), ("bad_images.json", "bad_images")):
+            if value := getattr(getattr(trainer, "datamodule", None), attribute, None):
+                write_atomically(run_dir / file, partial(Path.write_text, data=json.dumps(value, indent=2)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the metrics that a killed run wrote after the checkpoint."""

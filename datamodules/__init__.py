@@ -1,7 +1,8 @@
 """LightningDataModules: every one yields `(image, label)` batches, images as floats in [0, 1] `(B, C, H, W)`."""
 
 from .augmentation import PerImageAffine
+from .image_folder import ImageFolderDataModule
 from .in_memory import InMemoryDataModule
 from .mnist import MNISTDataModule
 
-__all__ = ["InMemoryDataModule", "MNISTDataModule", "PerImageAffine"]
+__all__ = ["ImageFolderDataModule", "InMemoryDataModule", "MNISTDataModule", "PerImageAffine"]

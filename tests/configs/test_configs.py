@@ -11,7 +11,13 @@ from tests.conftest import ROOT, Run
 from tests.test_cli import values
 
 CONFIGS = ROOT / "configs"
-OVERLAYS = {"mnist/all_images.yaml", "mnist/plain.yaml", "mnist/fashion.yaml", "logger/tensorboard.yaml", "logger/wandb.yaml"}
+OVERLAYS = {
+    "mnist/all_images.yaml",
+    "mnist/plain.yaml",
+    "mnist/fashion.yaml",
+    "logger/tensorboard.yaml",
+    "logger/wandb.yaml",
+}
 EXPERIMENTS = sorted({str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")} - OVERLAYS)
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2"]
 SMALL += ["--trainer.enable_model_summary=false", "--trainer.accelerator=cpu", "--test_after_fit"]

@@ -1,0 +1,205 @@
+"""Decoding of image files into one uint8 array on disk, which later starts map into memory."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from .image_tree import Source
+
+VERSION = 1  # of the decoding: another number makes every cache anew
+CHUNK = 64
+
+OnBadImage = Literal["error", "skip"]
+
+
+def decode(data: bytes, size: int) -> NDArray[np.uint8]:
+    """Decodes an image file to a square RGB image.
+
+    It is turned as its EXIF data says, transparent parts become white, and its middle square is cropped and resized.
+
+    Args:
+        data: The file's bytes, of any format that PIL reads.
+        size: Height and width of the result, in pixels.
+
+    Returns:
+        The image `(3, size, size)`.
+
+    Raises:
+        ValueError: The file is damaged, truncated, no image, or of more pixels than PIL's limit (a decompression bomb).
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            pixels, limit = file.size[0] * file.size[1], Image.MAX_IMAGE_PIXELS
+            if limit is not None and pixels > limit:
+                raise ValueError(f"{pixels} pixels are more than the limit of {limit}")
+            image = ImageOps.fit(_to_rgb(ImageOps.exif_transpose(file)), (size, size), Image.Resampling.BICUBIC)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel, which convert() would clip instead of scale
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+class ImageCache:
+    """The decoded images of a source: a memory-mapped array `(N, 3, size, size)` and the files that could not be read.
+
+    Attributes:
+        images: uint8 images, one for each name, zeros for a bad one.
+        bad: Reason by name, for the files that could not be read.
+    """
+
+    def __init__(self, folder: Path, count: int, size: int) -> None:
+        """Opens a finished cache.
+
+        Args:
+            folder: The cache's folder.
+            count: Number of images.
+            size: Height and width, in pixels.
+        """
+        self.images = np.memmap(folder / "images.u8", dtype=np.uint8, mode="r", shape=(count, 3, size, size))
+        self.bad: dict[str, str] = json.loads((folder / "done.json").read_text())["bad"]
+
+
+def cache_images(
+    source: Source,
+    names: list[str],
+    size: int,
+    cache_dir: Path,
+    on_bad_image: OnBadImage = "error",
+    processes: int | None = None,
+) -> ImageCache:
+    """Decodes images once; a second call with the same files and size only opens what the first one wrote.
+
+    It is built in a folder of its own, which is renamed when it is whole, so that a killed build is never believed.
+
+    Args:
+        source: Where the files are.
+        names: Files to decode, in the order of the result.
+        size: Height and width of the result, in pixels.
+        cache_dir: Folder of all caches.
+        on_bad_image: Stop at a file that cannot be read, or leave it out.
+        processes: Processes that decode, by default one per core.
+
+    Returns:
+        The decoded images.
+
+    Raises:
+        ValueError: A file cannot be read, and `on_bad_image` is `error`.
+    """
+    folder = cache_dir / _key(source, names, size)
+    if not _is_whole(folder, len(names), size):
+        shutil.rmtree(folder, ignore_errors=True)
+        building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        building.mkdir(parents=True)
+        try:
+            _build(building, source, names, size, on_bad_image, processes or os.cpu_count() or 1)
+            try:
+                building.rename(folder)
+            except OSError:  # another process was faster
+                if not _is_whole(folder, len(names), size):
+                    raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    cache = ImageCache(folder, len(names), size)
+    if cache.bad and on_bad_image == "error":
+        raise ValueError(_bad_image(source, *next(iter(cache.bad.items()))))
+    return cache
+
+
+def _key(source: Source, names: list[str], size: int) -> str:
+    """Hash of all that the pixels depend on: where the files are, their listing with sizes, and the way of decoding."""
+    stat = source.root.stat()
+    origin = [str(source.root.absolute()), *((stat.st_size, stat.st_mtime_ns) if source.root.is_file() else ())]
+    listing = [[name, source.sizes[name]] for name in names]
+    return hashlib.sha256(json.dumps([VERSION, size, origin, listing]).encode()).hexdigest()[:32]
+
+
+def _is_whole(folder: Path, count: int, size: int) -> bool:
+    images = folder / "images.u8"
+    return (folder / "done.json").is_file() and images.is_file() and images.stat().st_size == count * 3 * size * size
+
+
+def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_image: OnBadImage, processes: int) -> None:
+    work = Work(folder / "images.u8", source, names, size)
+    work.open("w+")
+    bad: dict[str, str] = {}
+    with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
+        for found in _decode_all(work, processes):
+            if found and on_bad_image == "error":
+                raise ValueError(_bad_image(source, *next(iter(found.items()))))
+            bad |= found
+            bar.update(min(CHUNK, len(names) - bar.n))
+    (folder / "done.json").write_text(json.dumps({"bad": bad}))
+
+
+class Work(NamedTuple):
+    """What a decoding process needs to know."""
+
+    path: Path
+    source: Source
+    names: list[str]
+    size: int
+
+    def open(self, mode: Literal["r+", "w+"]) -> NDArray[np.uint8]:
+        """Maps the array to be filled."""
+        return np.memmap(self.path, dtype=np.uint8, mode=mode, shape=(len(self.names), 3, self.size, self.size))
+
+
+def _decode_all(work: Work, processes: int) -> Iterator[dict[str, str]]:
+    starts = range(0, len(work.names), CHUNK)
+    if processes == 1 or len(starts) == 1:
+        yield from (_decode_chunk(work, start) for start in starts)
+        return
+    # Forked where that is possible: a worker needs no more than PIL, and a fresh process would import torch first.
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+    with ProcessPoolExecutor(min(processes, len(starts)), context, _start_worker, (work,)) as pool:
+        yield from pool.map(_decode_chunk_of_worker, starts)
+
+
+_work: Work  # of a worker process, handed over once and not with every chunk
+
+
+def _start_worker(work: Work) -> None:
+    global _work
+    _work = work
+
+
+def _decode_chunk_of_worker(start: int) -> dict[str, str]:
+    return _decode_chunk(_work, start)
+
+
+def _decode_chunk(work: Work, start: int) -> dict[str, str]:
+    """Decodes some files into the array, and returns the reason by name for those that could not be read."""
+    images, bad = work.open("r+"), {}
+    for index, name in enumerate(work.names[start : start + CHUNK], start):
+        try:
+            images[index] = decode(work.source.read(name), work.size)
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            bad[name] = str(error)
+    return bad
+
+
+def _bad_image(source: Source, name: str, reason: str) -> str:
+    mend = "mend or remove it, or set --data.on_bad_image skip"
+    return f"{source.root}: the image {name} cannot be read ({reason}); {mend}"

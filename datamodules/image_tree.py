@@ -1,0 +1,145 @@
+"""Finds images, labels and splits in a folder or zip file, by the layouts in which data sets are passed around."""
+
+import csv
+import io
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+Layout = Literal["auto", "folders", "splits", "csv"]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+EXPECTED = (
+    "class folders (CLASS/*.jpg), split folders (train|val|test/CLASS/*.jpg), or a CSV filename,label beside train/"
+)
+
+
+class Source:
+    """The files of a folder or of a zip file, by their path in it; nothing is ever unpacked to disk."""
+
+    def __init__(self, root: Path) -> None:
+        """Lists the files.
+
+        Args:
+            root: A folder or a `.zip` file.
+
+        Raises:
+            FileNotFoundError: There is neither.
+            ValueError: The zip file is damaged, or a member's path leaves it.
+        """
+        self.root = root
+        self._open: tuple[int, zipfile.ZipFile] | None = None
+        if root.is_dir():
+            files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+            self.sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
+        elif root.is_file():
+            try:
+                members = self._zip().infolist()
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{root} is no folder and no whole zip file ({error})") from error
+            self.sizes = dict(sorted((member.filename, member.file_size) for member in members if not member.is_dir()))
+            for name in self.sizes:
+                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                    raise ValueError(f"{root} is refused: its member {name} leaves the archive")
+        else:
+            raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {EXPECTED}")
+
+    def read(self, name: str) -> bytes:
+        """Reads a file."""
+        return (self.root / name).read_bytes() if self.root.is_dir() else self._zip().read(name)
+
+    def _zip(self) -> zipfile.ZipFile:
+        if self._open is None or self._open[0] != os.getpid():  # forked processes would share one file position
+            self._open = os.getpid(), zipfile.ZipFile(self.root)
+        return self._open[1]
+
+
+@dataclass(frozen=True)
+class ImageTree:
+    """Images of a source with their labels, in the order of their paths.
+
+    Attributes:
+        names: Paths in the source.
+        labels: Class indices, one per image.
+        splits: `train`, `val` or `test` where the tree says so, else None; one per image.
+        class_names: Names of the classes, sorted.
+    """
+
+    names: list[str]
+    labels: list[int]
+    splits: list[str | None]
+    class_names: list[str]
+
+
+def find_images(source: Source, layout: Layout = "auto") -> ImageTree:
+    """Looks through a source for labelled images.
+
+    Args:
+        source: The files.
+        layout: How they are laid out; `auto` looks.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: There are no images in that layout, or not at least two classes.
+    """
+    names = [name for name in source.sizes if _is_image(name)]
+    tables = [name for name in source.sizes if name.lower().endswith(".csv")] if layout in ("auto", "csv") else []
+    for table in sorted(tables, key=lambda name: name.count("/")):
+        found = _from_table(source, table)
+        if found:
+            return _tree(source, found)
+    inner = _strip_common_folders(names)
+    if (
+        layout in ("auto", "splits")
+        and names
+        and all(path.parts[0] in SPLITS and len(path.parts) > 2 for path in inner)
+    ):
+        pairs = zip(names, inner, strict=True)
+        return _tree(source, ((name, path.parts[1], SPLITS[path.parts[0]]) for name, path in pairs))
+    if layout in ("auto", "folders") and names and all(len(path.parts) > 1 for path in inner):
+        return _tree(source, ((name, path.parts[0], None) for name, path in zip(names, inner, strict=True)))
+    raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}")
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def _strip_common_folders(names: list[str]) -> list[PurePosixPath]:
+    paths = [PurePosixPath(name) for name in names]
+    while paths and all(len(path.parts) > 2 and path.parts[0] == paths[0].parts[0] for path in paths):
+        paths = [PurePosixPath(*path.parts[1:]) for path in paths]
+    return paths
+
+
+def _from_table(source: Source, table: str) -> list[tuple[str, str, str | None]]:
+    rows = csv.DictReader(io.StringIO(source.read(table).decode("utf-8-sig", errors="replace"), newline=""))
+    if not {"filename", "label"} <= set(rows.fieldnames or []):
+        return []
+    folder = PurePosixPath(table).parent
+    found: list[tuple[str, str, str | None]] = []
+    for row in rows:
+        places = [str(folder / place / row["filename"]) for place in ("train", "images", ".")]
+        name = next((place for place in places if place in source.sizes), None)
+        if name is None:
+            raise ValueError(f"{source.root}: {table} names {row['filename']}, which is not in {folder / 'train'}")
+        found.append((name, row["label"], None))
+    return found
+
+
+def _tree(source: Source, images: Iterable[tuple[str, str, str | None]]) -> ImageTree:
+    ordered = list(images)
+    class_names = sorted({label for _, label, _ in ordered})
+    if len(class_names) < 2:
+        raise ValueError(f"{source.root} holds images of {len(class_names)} class {class_names}, expected two or more")
+    index = {name: number for number, name in enumerate(class_names)}
+    names, labels, splits = zip(*ordered, strict=True)
+    return ImageTree(list(names), [index[label] for label in labels], list(splits), class_names)

@@ -1,0 +1,167 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from datamodules import image_cache
+from datamodules.image_cache import cache_images, decode
+from datamodules.image_tree import Source
+from tests.conftest import ROOT
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """Red on the left, green on the right, a smooth change between."""
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    return Image.fromarray(np.stack([255 - ramp, ramp, np.full(64, 40, np.uint8)], axis=1)[None].repeat(64, axis=0))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "YCbCr"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_every_mode_becomes_the_same_rgb(picture: Image.Image, mode: str, kind: str) -> None:
+    source = picture.quantize(256) if mode == "P" else picture.convert(mode)
+    if (kind, mode) in {("PNG", "CMYK"), ("PNG", "YCbCr"), ("JPEG", "P"), ("JPEG", "RGBA")}:
+        pytest.skip(f"{kind} has no {mode}")
+    image = decode(encoded(source, kind), 64)
+    assert image.shape == (3, 64, 64)
+    difference = np.abs(image.astype(int) - np.asarray(picture).transpose(2, 0, 1))
+    assert difference.mean() < 6
+
+
+def test_grayscale_of_8_and_16_bits() -> None:
+    ramp = np.linspace(0, 255, 32).astype(np.uint8)[None].repeat(32, axis=0)
+    for pixels in (ramp, ramp.astype(np.uint16) * 257):
+        image = decode(encoded(Image.fromarray(pixels)), 32)
+        assert np.abs(image.astype(int) - ramp).max() <= 1
+
+
+def test_transparent_parts_become_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert (decode(encoded(clear), 8) == 255).all()
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+    assert np.abs(decode(encoded(half), 8).astype(int) - 127).max() <= 1
+
+
+def test_exif_rotation_and_the_middle_square(picture: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    upright = decode(encoded(picture.rotate(90, expand=True), "JPEG", exif=exif, quality=95), 64)
+    assert np.abs(upright.astype(int) - np.asarray(picture).transpose(2, 0, 1)).mean() < 3
+    wide = Image.new("RGB", (100, 20), "blue")
+    wide.paste("yellow", (40, 0, 60, 20))
+    assert (decode(encoded(wide), 20)[:, :, 1:-1] == np.array([255, 255, 0])[:, None, None]).all()
+
+
+def test_bad_files_are_errors_of_one_kind(picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encoded(picture, "JPEG")
+    for data in (b"", b"no image", whole[: len(whole) // 2], encoded(picture)[:100]):
+        with pytest.raises(ValueError, match=r"\w"):
+            decode(data, 8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
+    with pytest.raises(ValueError, match=r"4096 pixels are more than the limit of 4095"):
+        decode(whole, 8)
+
+
+def folder_of_images(root: Path, count: int) -> list[str]:
+    random = np.random.default_rng(0)
+    for index in range(count):
+        path = root / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    return [f"{index:03d}.png" for index in range(count)]
+
+
+def plain(root: Path, names: list[str]) -> NDArray[np.uint8]:
+    return np.stack([np.asarray(Image.open(root / name)).transpose(2, 0, 1) for name in names])
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_images_are_in_order_and_decoded_once(tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = folder_of_images(tmp_path / "data", 200)[::-1]
+    cache = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache", processes=processes)
+    assert np.array_equal(cache.images, plain(tmp_path / "data", names))
+    monkeypatch.setattr(image_cache, "decode", None)  # nothing is decoded again
+    again = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache", processes=1)
+    assert np.array_equal(again.images, cache.images)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_other_files_or_sizes_get_a_cache_of_their_own(tmp_path: Path) -> None:
+    names = folder_of_images(tmp_path / "data", 3)
+    first = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
+    assert cache_images(Source(tmp_path / "data"), names, 8, tmp_path / "cache").images.shape == (3, 3, 8, 8)
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "data/001.png")
+    second = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
+    assert (second.images[1] == 255).all()
+    assert np.array_equal(first.images[0], second.images[0])
+
+
+def test_bad_images_are_named_or_left_out(tmp_path: Path) -> None:
+    names = folder_of_images(tmp_path / "data", 70)
+    (tmp_path / "data/003.png").write_bytes(b"broken")
+    source = Source(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"the image 003\.png cannot be read.*on_bad_image skip"):
+        cache_images(source, names, 16, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []  # nothing half-made is left
+    cache = cache_images(source, names, 16, tmp_path / "cache", on_bad_image="skip")
+    assert list(cache.bad) == ["003.png"]
+    with pytest.raises(ValueError, match=r"the image 003\.png cannot be read"):  # from the cache too
+        cache_images(source, names, 16, tmp_path / "cache")
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
+    names = folder_of_images(tmp_path / "data", 4)
+    cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
+    (file,) = tmp_path.glob("cache/*/images.u8")
+    file.write_bytes(file.read_bytes()[:100])
+    again = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
+    assert np.array_equal(again.images, plain(tmp_path / "data", names))
+
+
+def test_a_killed_build_is_never_believed(tmp_path: Path) -> None:
+    names = folder_of_images(tmp_path / "data", 130)
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from datamodules import image_cache\n"
+        "from datamodules.image_tree import Source\n"
+        "chunk, done = image_cache._decode_chunk, []\n"
+        "def killed(work, start):\n"
+        "    if start: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return chunk(work, start)\n"
+        "image_cache._decode_chunk = killed\n"
+        "root = Path(sys.argv[1])\n"
+        "source = Source(root / 'data')\n"
+        "image_cache.cache_images(source, list(source.sizes), 16, root / 'cache', processes=1)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."})
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "cache").iterdir())  # it had begun
+    cache = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
+    assert np.array_equal(cache.images, plain(tmp_path / "data", names))
+
+
+def test_a_damaged_member_of_a_zip_is_named(tmp_path: Path) -> None:
+    names = folder_of_images(tmp_path / "data", 3)
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for name in names:
+            archive.write(tmp_path / "data" / name, name)
+    data = bytearray((tmp_path / "data.zip").read_bytes())
+    data[200] ^= 0xFF  # inside the first image: its checksum fails
+    (tmp_path / "data.zip").write_bytes(data)
+    with pytest.raises(ValueError, match=r"the image 000\.png cannot be read"):
+        cache_images(Source(tmp_path / "data.zip"), names, 16, tmp_path / "cache")

@@ -13,7 +13,7 @@ from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 import callbacks
 import datamodules
@@ -108,8 +108,13 @@ class PreimageCLI(LightningCLI):
             config.ckpt_path = str(_newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
             load_checkpoint(config.ckpt_path)
+        elif given.subcommand != "fit":
+            rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
         self.run_dir = _run_directory(config, given.subcommand)
-        self.config_text = self._parser(given.subcommand).dump(config, skip_none=False)
+        # Without what belongs to this start alone, so that the file trains the same model anew.
+        written = config.clone()
+        written.run_dir = written.ckpt_path = None
+        self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir)
         super().instantiate_classes()

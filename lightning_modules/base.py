@@ -115,8 +115,7 @@ class EncoderModule(LightningModule):
 
     def _encoder_path(self) -> str:
         path = Path(str(self.encoder_checkpoint))
-        below_root = Path(self.trainer.default_root_dir) / path
-        return str(below_root if not path.exists() and below_root.exists() else path)
+        return str(path if path.exists() else Path(self.trainer.default_root_dir) / path)
 
     def configure_optimizers(self) -> Any:
         """Builds the optimiser over all that is not frozen, and the schedule."""

@@ -78,13 +78,15 @@ def test_saved_config_serves_every_command_and_results_stay_with_the_run(run: Ru
     predictions = np.load(run_dir / "predictions.npz")
     assert predictions["code"].shape == (1000, 5)
     assert predictions["reconstruction"].shape == (1000, 1, 28, 28)
-    run("fit", "--config", run_dir / "config.yaml")
-    assert (run_dir.parent / "version_1/checkpoints/last.ckpt").is_file()
+    run("fit", "--config", run_dir / "config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    run("fit", "--config", run_dir / "config.yaml")  # trains anew, and does not resume again
+    assert torch.load(run_dir.parent / "version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 
 
 def test_predictions_are_in_the_order_of_the_data(run: Run, idx_root: Path, digits: Digits) -> None:
     flags = ["--data.dataset", "mnist", "--data.root", idx_root]
-    run_dir = run("predict", *QUICK, *flags) / "quickstart/version_0"
+    with pytest.warns(UserWarning, match="predict without --ckpt_path"):
+        run_dir = run("predict", *QUICK, *flags) / "quickstart/version_0"
     assert np.load(run_dir / "predictions.npz")["label"].tolist() == digits[1][1000:1200].tolist()
 
 

@@ -83,7 +83,7 @@ def test_an_encoder_that_is_not_frozen_starts_at_the_checkpoint_and_learns(
 
 def test_a_missing_encoder_checkpoint_is_named(tmp_path: Path, data: MNISTDataModule) -> None:
     model = Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint="none/last.ckpt")
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at none/last\.ckpt"):
+    with pytest.raises(FileNotFoundError, match=rf"no checkpoint at {tmp_path}/none/last\.ckpt"):
         trainer(tmp_path).fit(model, data)
 
 

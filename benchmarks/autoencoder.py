@@ -41,7 +41,7 @@ def main() -> None:
     """Runs both and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", default="data", help="folder with the MNIST files")
-    parser.add_argument("--epochs", type=int, default=7, help="epochs of `preimage fit`")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of `preimage fit`")
     parser.add_argument("--run_dir", default="runs/benchmark/autoencoder", help="a folder that is not there yet")
     options = parser.parse_args()
     torch.manual_seed(0)

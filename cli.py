@@ -239,12 +239,9 @@ def _prepare_wandb(init_args: Namespace, run_dir: Path) -> None:
 
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
-    text = " ".join(str(error).split())
-    return (
-        text
-        if isinstance(error, ValueError | OSError | FloatingPointError) and text
-        else f"{type(error).__name__}: {text}"
-    )
+    text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
+    known = isinstance(error, ValueError | OSError | FloatingPointError) and text
+    return text if known else f"{type(error).__name__}: {text}"
 
 
 def condense(message: str) -> str:

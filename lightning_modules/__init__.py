@@ -3,7 +3,20 @@
 from .autoencoder import Autoencoder
 from .classifier import Classifier
 from .inversion import Inversion
-from .networks import MLPHead, MNISTDecoder, MNISTEncoder
+from .networks import ConvDecoder, ConvGaussianEncoder, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
 from .schedules import OneCycle
+from .vae import VAE
 
-__all__ = ["Autoencoder", "Classifier", "Inversion", "MLPHead", "MNISTDecoder", "MNISTEncoder", "OneCycle"]
+__all__ = [
+    "VAE",
+    "Autoencoder",
+    "Classifier",
+    "ConvDecoder",
+    "ConvGaussianEncoder",
+    "Inversion",
+    "MLPHead",
+    "MNISTDecoder",
+    "MNISTEncoder",
+    "MNISTGaussianEncoder",
+    "OneCycle",
+]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from .checkpoints import check_fit, load_checkpoint, load_part
+from .metrics import reset
 from .schedules import OneCycle
 
 Split = Literal["train", "val", "test"]
@@ -94,7 +95,7 @@ class EncoderModule(LightningModule):
     def _log_metrics(self, metrics: MetricCollection) -> None:
         # Once per epoch: a `self.log` in every step costs more than the step of a small network.
         self.log_dict(metrics.compute(), sync_dist=True)
-        metrics.reset()
+        reset(metrics)
 
     def train(self, mode: bool = True) -> Self:
         """Sets train or eval mode; a frozen encoder stays in eval mode, so that no dropout or statistic comes alive."""

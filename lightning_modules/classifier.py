@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .base import Batch, EncoderModule, Split
-from .metrics import classification_metrics
+from .metrics import classification_metrics, reset
 
 
 class Classifier(EncoderModule):
@@ -64,7 +64,7 @@ class Classifier(EncoderModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation split."""
         super().on_validation_epoch_end()
-        self.confusion.reset()
+        reset(self.confusion)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test split and the accuracy within each class (its recall)."""
@@ -72,7 +72,7 @@ class Classifier(EncoderModule):
         confusion = self.confusion.compute()
         per_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
         self.log_dict({f"test/accuracy_class_{i}": value for i, value in enumerate(per_class)}, sync_dist=True)
-        self.confusion.reset()
+        reset(self.confusion)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, class probabilities `(B, num_classes)` and labels of a batch."""

@@ -22,15 +22,21 @@ class MeanLoss(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        """Takes the arguments of every torchmetrics Metric."""
+    def __init__(self, key: str = "value", **kwargs: Any) -> None:
+        """Starts with no images.
+
+        Args:
+            key: Which of the values given to `update` is averaged.
+            kwargs: The arguments of every torchmetrics Metric.
+        """
         super().__init__(**kwargs)
+        self.key = key
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, value: Tensor, weight: Tensor | int) -> None:
-        """Adds the mean loss `value` of `weight` images."""
-        self.total += value * weight
+    def update(self, weight: Tensor | int, **values: Tensor) -> None:
+        """Adds the mean loss of `weight` images."""
+        self.total += values[self.key] * weight
         self.count += weight
 
     def compute(self) -> Tensor:
@@ -55,7 +61,7 @@ def reconstruction_metrics(prefix: str) -> MetricCollection:
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
         "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
     }
-    return MetricCollection(metrics, prefix=prefix)
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
@@ -75,3 +81,9 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
         "f1": MulticlassF1Score(average="macro", **options),
     }
     return MetricCollection(metrics, prefix=prefix)
+
+
+def reset(metric: Metric | MetricCollection) -> None:
+    """Empties a metric for the next pass, which may belong to a `fit` and cannot fill tensors of inference mode."""
+    with torch.inference_mode(False):
+        metric.reset()

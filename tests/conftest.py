@@ -80,6 +80,7 @@ def fails(run: Run, capsys: pytest.CaptureFixture[str]) -> Fails:
         errors = [line for line in lines if line.startswith("error: ")]
         assert len(errors) == 1
         assert lines[-1] == errors[0]
+        assert len(errors[0]) < 400
         return errors[0]
 
     return command

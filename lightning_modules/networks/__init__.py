@@ -1,6 +1,7 @@
 """Plain networks: encoders, decoders and heads; no Lightning in here."""
 
+from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import MLPHead
 from .mnist import MNISTDecoder, MNISTEncoder
 
-__all__ = ["MLPHead", "MNISTDecoder", "MNISTEncoder"]
+__all__ = ["ConvDecoder", "ConvGaussianEncoder", "MLPHead", "MNISTDecoder", "MNISTEncoder", "MNISTGaussianEncoder"]

@@ -55,8 +55,8 @@ def test_unlabelled_images_do_not_count() -> None:
 
 def test_mean_loss_weighs_batches_and_shows_nan() -> None:
     metric = MeanLoss()
-    metric.update(torch.tensor(1.0), 3)
-    metric.update(torch.tensor(2.0), torch.tensor(1))
+    metric.update(3, value=torch.tensor(1.0), other=torch.tensor(9.0))
+    metric.update(torch.tensor(1), value=torch.tensor(2.0), other=torch.tensor(9.0))
     assert float(metric.compute()) == 1.25
-    metric.update(torch.tensor(float("nan")), 1)
+    metric.update(1, value=torch.tensor(float("nan")))
     assert metric.compute().isnan()

@@ -1,0 +1,191 @@
+"""The variational autoencoder."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from .autoencoder import resize_to
+from .base import Batch, EncoderModule, Split
+from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_standard_normal
+from .metrics import MeanLoss, reconstruction_metrics
+from .networks.gaussian import GaussianEncoder
+
+
+class ActiveUnits(Metric):
+    """Number of latent dimensions whose mean varies over the data (Burda et al. 2016, arXiv 1509.00519)."""
+
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    squares: Tensor
+    count: Tensor
+
+    def __init__(self, latent_dim: int, threshold: float = 0.01, **kwargs: Any) -> None:
+        """Starts with no images.
+
+        Args:
+            latent_dim: Length of the code.
+            threshold: A dimension is active if the variance of its mean is above this.
+            kwargs: The arguments of every torchmetrics Metric.
+        """
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_state("total", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor) -> None:
+        """Adds posterior means `(B, latent_dim)`."""
+        self.total += mean.double().sum(dim=0)
+        self.squares += mean.double().square().sum(dim=0)
+        self.count += len(mean)
+
+    def compute(self) -> Tensor:
+        """The number of active dimensions, as a float."""
+        variance = self.squares / self.count - (self.total / self.count).square()
+        return (variance > self.threshold).sum().float()
+
+
+class VAE(EncoderModule):
+    """Maximises a lower bound on the log-likelihood of images (Kingma and Welling 2014, arXiv 1312.6114).
+
+    All bounds are in nats per image: summed over pixels and latent dimensions, averaged over samples and then images.
+    """
+
+    encoder: GaussianEncoder
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Sequential,
+        latent_dim: int,
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        variance: float = 0.01,
+        beta: float = 1.0,
+        warmup_epochs: int = 0,
+        free_bits: float = 0.0,
+        num_samples: int = 1,
+        importance_weighted: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Joins an encoder with two heads and a decoder.
+
+        Args:
+            encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
+            decoder: Layers from codes `(B, latent_dim)` to images in [0, 1], of which the last is a sigmoid of logits.
+            latent_dim: Length of the code.
+            likelihood: Bernoulli pixels, from logits, or Gaussian ones of a stated variance.
+            variance: Variance of a Gaussian pixel, for images in [0, 1].
+            beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
+            warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
+            free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
+                (Kingma et al. 2016, arXiv 1606.04934).
+            num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
+            importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
+            kwargs: How the encoder starts and what trains, see `EncoderModule`.
+        """
+        super().__init__(encoder, **kwargs)
+        if not isinstance(encoder, GaussianEncoder):
+            raise ValueError(
+                f"model.encoder must be a GaussianEncoder, with heads for two, not {type(encoder).__name__}"
+            )
+        if not isinstance(decoder[-1], nn.Sigmoid):
+            raise ValueError(f"model.decoder must end in a Sigmoid, not in {type(decoder[-1]).__name__}")
+        if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
+            raise ValueError(
+                "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
+            )
+        self.decoder = decoder
+        self.latent_dim = latent_dim
+        self.likelihood = likelihood
+        self.variance = variance
+        self.beta = beta
+        self.warmup_epochs = warmup_epochs
+        self.free_bits = free_bits
+        self.num_samples = num_samples
+        self.importance_weighted = importance_weighted
+        self.train_metrics = MetricCollection(_bounds(), prefix="train/", compute_groups=False)
+        self.val_metrics, self.test_metrics = reconstruction_metrics("val/"), reconstruction_metrics("test/")
+        for metrics in (self.val_metrics, self.test_metrics):
+            metrics.add_metrics(_bounds() | {"active_units": ActiveUnits(latent_dim)})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
+        return self.reconstruct(images)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps images `(B, C, H, W)` to mean and log-variance of their codes, each `(B, latent_dim)`."""
+        return self.encoder.posterior(images)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
+        reconstruction: Tensor = self.decoder(self.encoder(images))
+        return reconstruction
+
+    def sample(self, count: int) -> Tensor:
+        """Draws images `(count, C, H, W)` in [0, 1] from the prior."""
+        images: Tensor = self.decoder(torch.randn(count, self.latent_dim, device=self.device))
+        return images
+
+    def kl_weight(self) -> float:
+        """The weight of the KL divergence in this epoch: it warms up in training, and is `beta` in evaluation."""
+        if self.training and self.warmup_epochs:
+            return self.beta * min(1.0, self.current_epoch / self.warmup_epochs)
+        return self.beta
+
+    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        images, labels = batch
+        mean, log_variance = self.encode(images)
+        noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+        codes = mean + (0.5 * log_variance).exp() * noise
+        nll = self._nll(codes, images)
+        kl = kl_from_standard_normal(mean, log_variance)
+        bounds = {"reconstruction": nll.mean(), "kl": kl.sum(dim=1).mean()}
+        if self.importance_weighted:
+            prior = gaussian_log_density(codes, torch.zeros_like(mean), torch.zeros_like(mean))
+            weights = prior - gaussian_log_density(codes, mean, log_variance) - nll
+            bounds["elbo"] = (weights.logsumexp(dim=0) - math.log(self.num_samples)).mean()
+            loss = -bounds["elbo"]
+        else:
+            bounds["elbo"] = -bounds["reconstruction"] - bounds["kl"]
+            loss = bounds["reconstruction"] + self.kl_weight() * kl.mean(dim=0).clamp(min=self.free_bits).sum()
+        outputs = {"loss": loss, "code": mean, "label": labels}
+        values = {name: value.detach() for name, value in bounds.items()} | {"value": loss.detach()}
+        if split == "train":
+            self.train_metrics.update(weight=len(images), **values)
+            return outputs
+        reconstruction = self.decoder(mean)
+        target = resize_to(images, reconstruction)
+        metrics = getattr(self, f"{split}_metrics")
+        metrics.update(weight=len(images), preds=reconstruction, target=target, mean=mean, **values)
+        return outputs | {"reconstruction": reconstruction, "target": target}
+
+    def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
+        """Negative log-likelihood `(num_samples, B)` of images `(B, C, H, W)` given codes `(num_samples, B, D)`."""
+        logits = codes.flatten(0, 1)
+        for layer in list(self.decoder)[:-1]:  # all but the sigmoid
+            logits = layer(logits)
+        target = resize_to(images.repeat(self.num_samples, 1, 1, 1), logits)
+        if self.likelihood == "bernoulli":
+            nll = bernoulli_nll(logits, target)
+        else:
+            nll = gaussian_nll(logits.sigmoid(), target, self.variance)
+        return nll.view(self.num_samples, len(images))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns mean and log-variance `(B, latent_dim)` of the codes, and labels, of a batch."""
+        images, labels = batch
+        mean, log_variance = self.encode(images)
+        return {"code": mean, "log_variance": log_variance, "label": labels}
+
+
+def _bounds() -> dict[str, Metric | MetricCollection]:
+    return {
+        "loss": MeanLoss(),
+        "elbo": MeanLoss("elbo"),
+        "kl": MeanLoss("kl"),
+        "reconstruction": MeanLoss("reconstruction"),
+    }

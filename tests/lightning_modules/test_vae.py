@@ -1,0 +1,144 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from datamodules import MNISTDataModule
+from lightning_modules import VAE, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
+from lightning_modules.vae import ActiveUnits
+from tests.conftest import QUICK, Run
+from tests.lightning_modules.test_base import trainer
+from tests.test_cli import values
+
+
+def vae(**kwargs: Any) -> VAE:
+    torch.manual_seed(0)
+    return VAE(MNISTGaussianEncoder(4), MNISTDecoder(4), latent_dim=4, **kwargs)
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1)).round(), torch.zeros(6).long()
+
+
+def reference(model: VAE, images: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-likelihoods, log-prior, log-posterior `(samples, B)` of the codes that a step draws, and the KL `(B,)`."""
+    mean, log_variance = model.encode(images)
+    posterior = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
+    prior = Independent(Normal(torch.zeros_like(mean), 1.0), 1)
+    codes = mean + (0.5 * log_variance).exp() * torch.randn(samples, *mean.shape)
+    likelihoods = []
+    for code in codes:
+        image = model.decoder(code)
+        pixels: Any = Bernoulli(image) if model.likelihood == "bernoulli" else Normal(image, math.sqrt(model.variance))
+        likelihoods.append(Independent(pixels, 3).log_prob(images))
+    return torch.stack(likelihoods), prior.log_prob(codes), posterior.log_prob(codes), kl_divergence(posterior, prior)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("samples", [1, 5])
+def test_the_loss_is_the_negative_elbo_per_image_in_nats(
+    batch: tuple[Tensor, Tensor], likelihood: str, samples: int
+) -> None:
+    model = vae(likelihood=likelihood, variance=0.05, num_samples=samples)
+    torch.manual_seed(7)
+    loss = model.training_step(batch, 0)
+    torch.manual_seed(7)
+    log_likelihood, _, _, kl = reference(model, batch[0], samples)
+    # Averaged over the samples' losses: the loss of the averaged reconstructions would be another number.
+    assert loss.item() == pytest.approx(-(log_likelihood.mean(dim=0) - kl).mean().item(), rel=1e-5)
+    values = {key: float(value) for key, value in model.train_metrics.compute().items()}
+    assert values["train/reconstruction"] == pytest.approx(-log_likelihood.mean().item(), rel=1e-5)
+    assert values["train/kl"] == pytest.approx(kl.mean().item(), rel=1e-4)
+    assert values["train/elbo"] == pytest.approx(-loss.item(), rel=1e-5)
+
+
+def test_the_importance_weighted_bound(batch: tuple[Tensor, Tensor]) -> None:
+    model = vae(num_samples=8, importance_weighted=True)
+    torch.manual_seed(7)
+    loss = model.training_step(batch, 0)
+    torch.manual_seed(7)
+    log_likelihood, prior, posterior, _ = reference(model, batch[0], 8)
+    weights = log_likelihood + prior - posterior
+    assert loss.item() == pytest.approx(-(weights.logsumexp(0) - math.log(8)).mean().item(), rel=1e-5)
+    assert loss.item() < -weights.mean().item()  # tighter than the bound that averages
+
+
+def test_beta_and_free_bits_weigh_the_kl_and_only_that(batch: tuple[Tensor, Tensor]) -> None:
+    def parts(**kwargs: Any) -> tuple[float, float, float]:
+        model = vae(**kwargs)
+        torch.manual_seed(7)
+        loss = model.training_step(batch, 0).item()
+        values = model.train_metrics.compute()
+        return loss, float(values["train/reconstruction"]), float(values["train/kl"])
+
+    loss, nll, kl = parts(beta=4.0)
+    assert loss == pytest.approx(nll + 4 * kl, rel=1e-5)
+    loss, nll, kl = parts(free_bits=2.0)
+    assert loss == pytest.approx(nll + 4 * 2.0, rel=1e-5)  # a new model's KL is below two nats in all four dimensions
+    assert kl < 1
+
+
+def test_the_kl_warms_up_in_training_and_has_its_full_weight_in_evaluation(tmp_path: Path) -> None:
+    model, seen = vae(beta=2.0, warmup_epochs=4), []
+    training_step = model.training_step
+    model.training_step = lambda *args: (seen.append(model.kl_weight()), training_step(*args))[1]  # type: ignore[method-assign,func-returns-value]
+    run = trainer(tmp_path, max_epochs=6, limit_train_batches=1)
+    run.fit(model, MNISTDataModule())
+    assert seen == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+    metrics = run.callback_metrics
+    expected = float(metrics["val/reconstruction"]) + 2.0 * float(metrics["val/kl"])
+    assert float(metrics["val/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_active_units_are_those_whose_mean_varies() -> None:
+    means = torch.randn(500, 6) * torch.tensor([1.0, 0.0, 0.5, 0.05, 0.2, 3.0]) + 7.0
+    metric = ActiveUnits(6)
+    for part in means.split(64):
+        metric.update(part)
+    assert float(metric.compute()) == (means.numpy().var(axis=0) > 0.01).sum() == 4
+
+
+def test_it_learns_and_samples(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(batch_size=32), vae(optimizer=lambda p: torch.optim.Adam(p, lr=2e-3))
+    run = trainer(tmp_path, max_epochs=3, limit_train_batches=1.0)
+    (before,) = run.validate(model, data, verbose=False)
+    run.fit(model, data)
+    (after,) = run.validate(model, data, verbose=False)
+    assert before["val/elbo"] < -450
+    assert after["val/elbo"] > -230
+    assert after["val/active_units"] >= 1
+    images = model.sample(9)
+    assert images.shape == (9, 1, 28, 28)
+    assert images.min() >= 0 and images.max() <= 1
+    assert model.reconstruct(images).equal(model(images))
+
+
+def test_parts_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"must be a GaussianEncoder.*not MNISTEncoder"):
+        VAE(MNISTEncoder(4), MNISTDecoder(4), latent_dim=4)
+    with pytest.raises(ValueError, match="must end in a Sigmoid, not in Tanh"):
+        VAE(MNISTGaussianEncoder(4), nn.Sequential(nn.Linear(4, 784), nn.Tanh()), latent_dim=4)
+    with pytest.raises(ValueError, match="importance_weighted has no beta"):
+        vae(beta=2.0, importance_weighted=True)
+
+
+def test_predict_writes_mean_and_log_variance_in_the_order_of_the_data(run: Run) -> None:
+    flags = ["--model=VAE", "--model.encoder=MNISTGaussianEncoder", "--model.decoder=MNISTDecoder"]
+    flags += ["--model.latent_dim=12", "--trainer.callbacks=null"]
+    run_dir = run("fit", *QUICK, *flags, "--test_after_fit") / "quickstart/version_0"
+    assert values(run_dir, "test/elbo")[0] < 0
+    run("predict", *QUICK, *flags, "--ckpt_path", "last")
+    predictions = np.load(run_dir / "predictions.npz")
+    model = VAE.load_from_checkpoint(run_dir / "checkpoints/last.ckpt", weights_only=True).eval()
+    data = MNISTDataModule()
+    data.setup("predict")
+    with torch.no_grad():
+        mean, log_variance = model.encode(data.test_set.images.float() / 255)
+    assert np.allclose(predictions["code"], mean, atol=1e-4)
+    assert np.allclose(predictions["log_variance"], log_variance, atol=1e-4)

@@ -6,12 +6,12 @@ import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 Layout = Literal["auto", "folders", "splits", "csv"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 EXPECTED = (
     "class folders (CLASS/*.jpg), split folders (train|val|test/CLASS/*.jpg), or a CSV filename,label beside train/"
@@ -43,7 +43,7 @@ class Source:
                 raise ValueError(f"{root} is no folder and no whole zip file ({error})") from error
             self.sizes = dict(sorted((member.filename, member.file_size) for member in members if not member.is_dir()))
             for name in self.sizes:
-                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                if name.startswith("/") or ".." in name.split("/"):
                     raise ValueError(f"{root} is refused: its member {name} leaves the archive")
         else:
             raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {EXPECTED}")
@@ -95,28 +95,24 @@ def find_images(source: Source, layout: Layout = "auto") -> ImageTree:
         if found:
             return _tree(source, found)
     inner = _strip_common_folders(names)
-    if (
-        layout in ("auto", "splits")
-        and names
-        and all(path.parts[0] in SPLITS and len(path.parts) > 2 for path in inner)
-    ):
+    if layout in ("auto", "splits") and names and all(path[0] in SPLITS and len(path) > 2 for path in inner):
         pairs = zip(names, inner, strict=True)
-        return _tree(source, ((name, path.parts[1], SPLITS[path.parts[0]]) for name, path in pairs))
-    if layout in ("auto", "folders") and names and all(len(path.parts) > 1 for path in inner):
-        return _tree(source, ((name, path.parts[0], None) for name, path in zip(names, inner, strict=True)))
+        return _tree(source, ((name, path[1], SPLITS[path[0]]) for name, path in pairs))
+    if layout in ("auto", "folders") and names and all(len(path) > 1 for path in inner):
+        return _tree(source, ((name, path[0], None) for name, path in zip(names, inner, strict=True)))
     raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}")
 
 
 def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    # Strings and not paths here and below: a set has a hundred thousand names, and each start goes through them.
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(SUFFIXES) and not hidden
 
 
-def _strip_common_folders(names: list[str]) -> list[PurePosixPath]:
-    paths = [PurePosixPath(name) for name in names]
-    while paths and all(len(path.parts) > 2 and path.parts[0] == paths[0].parts[0] for path in paths):
-        paths = [PurePosixPath(*path.parts[1:]) for path in paths]
+def _strip_common_folders(names: list[str]) -> list[list[str]]:
+    paths = [name.split("/") for name in names]
+    while paths and all(len(path) > 2 and path[0] == paths[0][0] for path in paths):
+        paths = [path[1:] for path in paths]
     return paths
 
 
@@ -124,13 +120,13 @@ def _from_table(source: Source, table: str) -> list[tuple[str, str, str | None]]
     rows = csv.DictReader(io.StringIO(source.read(table).decode("utf-8-sig", errors="replace"), newline=""))
     if not {"filename", "label"} <= set(rows.fieldnames or []):
         return []
-    folder = PurePosixPath(table).parent
+    folder = table.rpartition("/")[0]
     found: list[tuple[str, str, str | None]] = []
     for row in rows:
-        places = [str(folder / place / row["filename"]) for place in ("train", "images", ".")]
+        places = ("/".join(filter(None, (folder, place, row["filename"]))) for place in ("train", "images", ""))
         name = next((place for place in places if place in source.sizes), None)
         if name is None:
-            raise ValueError(f"{source.root}: {table} names {row['filename']}, which is not in {folder / 'train'}")
+            raise ValueError(f"{source.root}: {table} names {row['filename']}, which is not in {folder}/train")
         found.append((name, row["label"], None))
     return found
 

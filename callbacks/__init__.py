@@ -5,6 +5,7 @@ from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
 from .latent_projection import LatentProjection
 from .predictions import PredictionWriter
+from .prior_samples import PriorSamples
 from .progress import ProgressBar
 from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
@@ -15,6 +16,7 @@ __all__ = [
     "LastCheckpoint",
     "LatentProjection",
     "PredictionWriter",
+    "PriorSamples",
     "ProgressBar",
     "ReconstructionGrid",
     "RunDirectory",

@@ -56,7 +56,7 @@ def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) 
         columns: Images in a row.
 
     Returns:
-        The grid `(height, width, 3)` as uint8; images below 64 pixels are enlarged by a whole factor.
+        The grid `(height, width, 3)` as uint8, as `image_grid` makes it.
     """
     rows = [
         row
@@ -64,7 +64,19 @@ def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) 
         for part in pair
         for row in (torch.cat([part, part.new_ones(columns - len(part), *part.shape[1:])]),)
     ]
-    images = torch.cat(rows).clamp(0, 1)
-    images = F.interpolate(images, scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
+    return image_grid(torch.cat(rows), columns)
+
+
+def image_grid(images: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Lays images out in rows.
+
+    Args:
+        images: Images `(N, C, H, W)` in [0, 1].
+        columns: Images in a row.
+
+    Returns:
+        The grid `(height, width, 3)` as uint8; images below 64 pixels are enlarged by a whole factor.
+    """
+    images = F.interpolate(images.clamp(0, 1), scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
     grid = make_grid(images, nrow=columns, padding=2, pad_value=1.0)
     return grid.mul(255).round().byte().permute(1, 2, 0).numpy()

@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,7 @@ def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run:
     process = start(*flags)
     while not (run_dir / "checkpoints/last.ckpt").exists():
         assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1

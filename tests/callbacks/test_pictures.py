@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from callbacks import ConfusionMatrix, Curves, LatentProjection, ReconstructionGrid, RunLogger
+from callbacks import ConfusionMatrix, Curves, LatentProjection, PriorSamples, ReconstructionGrid, RunLogger
 from callbacks.confusion_matrix import confusion_figure
 from callbacks.curves import curves_figure
 from callbacks.pictures import save_picture
 from callbacks.reconstruction_grid import reconstruction_grid
 from datamodules import MNISTDataModule
-from lightning_modules import Autoencoder, Classifier, MLPHead, MNISTDecoder, MNISTEncoder
+from lightning_modules import VAE, Autoencoder, Classifier, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
 from tests.lightning_modules.test_base import trainer
 
 
@@ -112,3 +113,25 @@ def test_a_picture_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> Non
     run = trainer(tmp_path, logger=RunLogger(tmp_path))
     with pytest.warns(UserWarning, match=r"images/x\.png could not be written"):
         save_picture(run, np.zeros((4, 4), dtype=np.uint8), "x.png")
+
+
+def test_prior_samples_are_the_same_codes_at_every_epoch_and_leave_the_training_alone(tmp_path: Path) -> None:
+    def fit(folder: Path, *callbacks: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = VAE(MNISTGaussianEncoder(4), MNISTDecoder(4), latent_dim=4)
+        run = trainer(folder, callbacks=list(callbacks), logger=RunLogger(folder), max_epochs=2)
+        run.fit(model, MNISTDataModule())
+        return model.state_dict()
+
+    drawn = fit(tmp_path / "drawn", PriorSamples(count=8, columns=4, every_n_epochs=1))
+    plain = fit(tmp_path / "plain")
+    assert all(torch.equal(drawn[name], plain[name]) for name in plain)
+    pictures = sorted((tmp_path / "drawn/images/samples").iterdir())
+    assert [path.name for path in pictures] == ["val_epoch_0000.png", "val_epoch_0001.png"]
+    assert np.asarray(Image.open(pictures[0])).shape == (2 * 58 + 2, 4 * 58 + 2, 3)
+
+
+def test_prior_samples_need_a_model_that_samples(tmp_path: Path) -> None:
+    run = trainer(tmp_path, callbacks=[PriorSamples()], logger=RunLogger(tmp_path))
+    run.test(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(), verbose=False)
+    assert not (tmp_path / "images").exists()

@@ -98,6 +98,8 @@ class VAE(EncoderModule):
             raise ValueError(
                 "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
             )
+        if num_samples < 1 or variance <= 0:
+            raise ValueError(f"model.num_samples={num_samples} must be at least 1, model.variance={variance} above 0")
         self.decoder = decoder
         self.latent_dim = latent_dim
         self.likelihood = likelihood

@@ -126,6 +126,10 @@ def test_parts_that_do_not_fit_are_named() -> None:
         VAE(MNISTGaussianEncoder(4), nn.Sequential(nn.Linear(4, 784), nn.Tanh()), latent_dim=4)
     with pytest.raises(ValueError, match="importance_weighted has no beta"):
         vae(beta=2.0, importance_weighted=True)
+    with pytest.raises(ValueError, match="num_samples=0 must be at least 1"):
+        vae(num_samples=0)
+    with pytest.raises(ValueError, match=r"variance=0\.0 above 0"):
+        vae(variance=0.0)
 
 
 def test_predict_writes_mean_and_log_variance_in_the_order_of_the_data(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Callbacks: everything that draws, saves or watches."""
 
+from .channels_last import ChannelsLast
 from .checkpoints import LastCheckpoint, StopOnNaN
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
@@ -11,6 +12,7 @@ from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
 
 __all__ = [
+    "ChannelsLast",
     "ConfusionMatrix",
     "Curves",
     "LastCheckpoint",

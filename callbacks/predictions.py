@@ -13,7 +13,7 @@ from .run_directory import run_directory, write_atomically
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes codes, labels and outputs of `predict` to `predictions.npz` in the run directory, in the data's order."""
+    """Writes what `predict` returns, and file names, to `predictions.npz` in the run directory, in the data's order."""
 
     def __init__(self) -> None:
         """Writes once, at the end."""
@@ -31,8 +31,14 @@ class PredictionWriter(BasePredictionWriter):
         run_dir = run_directory(trainer)
         if run_dir is None:
             return
-        order = torch.cat([indices for indices, _ in parts]).argsort()
-        arrays = {key: torch.cat([part[key] for _, part in parts])[order].numpy() for key in arrays}
+        indices = torch.cat([indices for indices, _ in parts])
+        order = indices.argsort()
+        joined = {key: torch.cat([part[key] for _, part in parts])[order] for key in arrays}
+        # numpy has no bfloat16, in which a module may have answered.
+        arrays = {key: (value.float() if value.is_floating_point() else value).numpy() for key, value in joined.items()}
+        names = getattr(getattr(getattr(trainer, "datamodule", None), "predict_set", None), "names", None)
+        if names is not None:
+            arrays["name"] = np.array(names)[indices[order].numpy()]
         write_atomically(run_dir / "predictions.npz", lambda file: np.savez(file, **arrays))
         shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
         rank_zero_info(f"{run_dir / 'predictions.npz'}: {shapes}")

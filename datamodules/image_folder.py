@@ -1,6 +1,5 @@
 """Folders and zip files of labelled colour images."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ class ImageFolderDataModule(InMemoryDataModule):
         test_fraction: float = 0.2,
         split_seed: int = 0,
         on_bad_image: OnBadImage = "error",
-        cache_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Chooses the images and their splits; nothing is read yet.
@@ -45,8 +43,7 @@ class ImageFolderDataModule(InMemoryDataModule):
             test_fraction: Share of the images for the test, where the tree has no such split, in [0, 1).
             split_seed: Seed of the splits that the tree does not have.
             on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
-            cache_dir: Folder of the decoded images, by default `preimage` in the user's cache folder.
-            kwargs: Batch size and augmentations, see `InMemoryDataModule`.
+            kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
         """
         super().__init__(**kwargs)
         if image_size < 1 or min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
@@ -60,8 +57,6 @@ class ImageFolderDataModule(InMemoryDataModule):
         self.fractions = {"test": test_fraction, "val": val_fraction}
         self.split_seed = split_seed
         self.on_bad_image: OnBadImage = on_bad_image
-        default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "preimage"
-        self.cache_dir = default if cache_dir is None else Path(cache_dir)
 
     def prepare_data(self) -> None:
         """Decodes the images, unless that was done before; on one process of a machine, while the others wait."""
@@ -80,7 +75,8 @@ class ImageFolderDataModule(InMemoryDataModule):
         labels = torch.tensor(tree.labels)
         splits = self._split(labels, good, tree.splits)
         self.train_set, self.val_set, self.test_set = (
-            InMemoryImages(_select(cache, splits[name]), labels[splits[name]]) for name in ("train", "val", "test")
+            InMemoryImages(_select(cache, index), labels[index], names=[tree.names[i] for i in index.tolist()])
+            for index in (splits["train"], splits["val"], splits["test"])
         )
         sizes = ", ".join(f"{len(index)} {name}" for name, index in splits.items())
         rank_zero_info(f"{self.root.name}: {len(tree.class_names)} classes, images: {sizes}")

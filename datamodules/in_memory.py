@@ -1,30 +1,44 @@
 """Images in memory: uint8 tensors that are served a batch at a time, and the data module around them."""
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-Batch = tuple[Tensor, Tensor]
+from .code_cache import cache_codes
+
+#: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
+Batch = Sequence[Tensor]
 
 
 class InMemoryImages(Dataset[Batch]):
     """Images and labels as whole tensors; a batch is one indexing operation.
 
-    Args:
-        images: uint8 images `(N, C, H, W)`.
-        labels: Class indices `(N,)`, -1 for an image whose label is not given.
-        repeat: Times the images are passed over in one epoch.
+    Attributes:
+        codes: Codes `(N, ...)` of the images, where a frozen encoder has cached them; batches then hold them too.
+        serve_images: Whether batches with codes hold the images too, or `(B, 0)` in their place.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, repeat: int = 1) -> None:
-        """Keeps the tensors as they are."""
+    def __init__(self, images: Tensor, labels: Tensor, repeat: int = 1, names: Sequence[str] | None = None) -> None:
+        """Keeps the tensors as they are.
+
+        Args:
+            images: uint8 images `(N, C, H, W)`.
+            labels: Class indices `(N,)`, -1 for an image whose label is not given.
+            repeat: Times the images are passed over in one epoch.
+            names: File names of the images, if they come from files.
+        """
         self.images = images
         self.labels = labels
         self.repeat = repeat
+        self.names = names
+        self.codes: Tensor | None = None
+        self.serve_images = True
 
     def __len__(self) -> int:
         """Number of images in an epoch."""
@@ -39,7 +53,11 @@ class InMemoryImages(Dataset[Batch]):
         index = torch.tensor(indices)
         if self.repeat > 1:
             index %= len(self.images)
-        return self.images.index_select(0, index), self.labels.index_select(0, index)
+        labels = self.labels.index_select(0, index)
+        if self.codes is None:
+            return self.images.index_select(0, index), labels
+        images = self.images.index_select(0, index) if self.serve_images else self.images.new_empty(len(index), 0)
+        return images, labels, self.codes.index_select(0, index)
 
 
 def identity(batch: Any) -> Batch:
@@ -58,19 +76,58 @@ class InMemoryDataModule(LightningDataModule):
     test_set: InMemoryImages
     class_names: list[str]
 
-    def __init__(self, batch_size: int = 64, augmentations: Sequence[nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        batch_size: int = 64,
+        augmentations: Sequence[nn.Module] | None = None,
+        predict_split: Literal["train", "val", "test"] = "test",
+        cache_dir: str | None = None,
+        code_cache_limit_gb: float = 20.0,
+    ) -> None:
         """Sets what all in-memory data sets share.
 
         Args:
             batch_size: Images per batch and device.
             augmentations: Transforms of float batches `(B, C, H, W)` in [0, 1], applied in order to training batches on
-                the device: `PerImageAffine`, or any of `torchvision.transforms.v2`.
+                the device: `PerImageAffine`, or any of `kornia.augmentation` or `torchvision.transforms.v2` (which
+                treats all images of a batch alike).
+            predict_split: The split that `predict` goes through.
+            cache_dir: Folder of decoded images and cached codes, by default `preimage` in the user's cache folder.
+            code_cache_limit_gb: Largest size of the cached codes of a split on disk, in gigabytes.
         """
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
         self.batch_size = batch_size
         self.augmentations = list(augmentations or [])
+        self.predict_split = predict_split
+        default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "preimage"
+        self.cache_dir = default if cache_dir is None else Path(cache_dir)
+        self.code_cache_limit_gb = code_cache_limit_gb
+
+    @property
+    def predict_set(self) -> InMemoryImages:
+        """The split that `predict` goes through."""
+        split: InMemoryImages = getattr(self, f"{self.predict_split}_set")
+        return split
+
+    def cache_codes(self, encode: Callable[[Tensor], Tensor], key: str, serve_images: bool) -> None:
+        """Encodes the training and validation images, or finds their codes on disk; batches then hold the codes too.
+
+        Args:
+            encode: Maps uint8 images `(B, C, H, W)` to codes `(B, ...)` on the CPU.
+            key: What the codes depend on besides the images.
+            serve_images: Whether batches still hold the images.
+
+        Raises:
+            ValueError: Training images are augmented, so that their codes are never twice the same.
+        """
+        if self.augmentations:
+            raise ValueError("model.cache_codes needs images as they are: set data.augmentations to null")
+        for split in (self.train_set, self.val_set):
+            if len(split):
+                split.codes = cache_codes(split.images, encode, key, self.cache_dir, self.code_cache_limit_gb)
+                split.serve_images = serve_images
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
@@ -85,8 +142,8 @@ class InMemoryDataModule(LightningDataModule):
         return self._loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split, in order."""
-        return self._loader(self.test_set)
+        """Batches of `predict_split`, in order."""
+        return self._loader(self.predict_set)
 
     def _loader(self, images: InMemoryImages, shuffle: bool = False) -> DataLoader[Batch]:
         # No worker processes: handing a small batch over costs more than making it. Without gradients nothing is kept
@@ -100,9 +157,9 @@ class InMemoryDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""
-        images, labels = batch
+        images, *rest = batch
         images = images.float().div_(255)
         if self.trainer is not None and self.trainer.training:
             for augmentation in self.augmentations:
                 images = augmentation(images)
-        return images, labels
+        return images, *rest

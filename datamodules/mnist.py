@@ -49,6 +49,7 @@ class MNISTDataModule(InMemoryDataModule):
         num_labels: int | None = None,
         label_seed: int = 0,
         keep_unlabeled: bool = False,
+        binarize_seed: int | None = None,
         repeat: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -63,6 +64,8 @@ class MNISTDataModule(InMemoryDataModule):
             num_labels: Keep the labels of this many training images, the same number for every class.
             label_seed: Seed of the draw of `num_labels` images.
             keep_unlabeled: Keep the other training images, with label -1, instead of leaving them out.
+            binarize_seed: Draw every pixel of every split once as black or white, by this seed, white with a
+                probability of its intensity (Salakhutdinov and Murray 2008); without a seed pixels stay gray.
             repeat: Passes over the training images in one epoch; with a handful of labels it keeps epochs worth a
                 validation.
             kwargs: Batch size and augmentations, see `InMemoryDataModule`.
@@ -82,6 +85,7 @@ class MNISTDataModule(InMemoryDataModule):
         self.num_labels = num_labels
         self.label_seed = label_seed
         self.keep_unlabeled = keep_unlabeled
+        self.binarize_seed = binarize_seed
         self.repeat = repeat
 
     def prepare_data(self) -> None:
@@ -114,6 +118,9 @@ class MNISTDataModule(InMemoryDataModule):
             self.test_set = InMemoryImages(*self._read(files["t10k-images"], files["t10k-labels"]))
         if self.val_size >= len(images):
             raise ValueError(f"data.val_size={self.val_size} leaves none of the {len(images)} training images")
+        if self.binarize_seed is not None:
+            generator = torch.Generator().manual_seed(self.binarize_seed)
+            images, self.test_set.images = (binarize(part, generator) for part in (images, self.test_set.images))
         train, val = stratified_split(labels, self.val_size, self.split_seed)
         self.val_set = InMemoryImages(images[val], labels[val])
         self.train_set = self._labelled(images[train], labels[train])
@@ -155,6 +162,19 @@ class MNISTDataModule(InMemoryDataModule):
         if len(labels) and labels.max() >= len(self.class_names):
             raise ValueError(f"{label_file} has a label {int(labels.max())}, expected 0 to {len(self.class_names) - 1}")
         return images.unsqueeze(1), labels.long()
+
+
+def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws pixels that are 0 or 255, 255 with a probability of the pixel's value over 255.
+
+    Args:
+        images: uint8 images of any shape.
+        generator: Source of the draws.
+
+    Returns:
+        uint8 images of the same shape.
+    """
+    return (torch.rand(images.shape, generator=generator) * 255 < images).to(torch.uint8) * 255
 
 
 @cache

@@ -55,9 +55,10 @@ class Autoencoder(EncoderModule):
         return reconstruction
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        images, labels = batch
-        code = self.encoder(images)
-        reconstruction = self.decoder(code)
+        images, labels, *_ = batch
+        code = self.code_of(batch)
+        # torchmetrics takes no other memory format, and the squares of bfloat16 would lose digits.
+        reconstruction = self.decoder(code).float().contiguous()
         target = resize_to(images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
         metrics = getattr(self, f"{split}_metrics")

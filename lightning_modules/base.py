@@ -1,6 +1,7 @@
 """What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,12 +12,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from .checkpoints import check_fit, load_checkpoint, load_part
+from .checkpoints import check_fit, load_checkpoint, load_part, weights_hash
 from .metrics import reset
 from .schedules import OneCycle
 
 Split = Literal["train", "val", "test"]
-Batch = tuple[Tensor, Tensor]
+#: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
+Batch = Sequence[Tensor]
 
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
@@ -27,6 +29,8 @@ class EncoderModule(LightningModule):
     A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split.
     """
 
+    #: Whether the model needs images besides cached codes: those that rebuild them do.
+    reads_images = True
     train_metrics: MetricCollection
     val_metrics: MetricCollection
     test_metrics: MetricCollection
@@ -36,6 +40,7 @@ class EncoderModule(LightningModule):
         encoder: nn.Module,
         encoder_checkpoint: str | None = None,
         freeze_encoder: bool = False,
+        cache_codes: bool = False,
         encoder_lr: float | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
@@ -47,11 +52,15 @@ class EncoderModule(LightningModule):
             encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
                 directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
             freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
+            cache_codes: Run a frozen encoder once over the images and train on the stored codes; the images must come
+                from one of our data modules, without augmentation.
             encoder_lr: Learning rate of the encoder, if another than the optimiser's.
             optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
             scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch.
         """
         super().__init__()
+        if cache_codes and not freeze_encoder:
+            raise ValueError("model.cache_codes needs an encoder that stays as it is: set model.freeze_encoder true")
         with warnings.catch_warnings():
             # Under the CLI the modules are kept as plain class paths, and built in Python they stay out of the file.
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
@@ -59,6 +68,7 @@ class EncoderModule(LightningModule):
         self.encoder = encoder
         self.encoder_checkpoint = encoder_checkpoint
         self.freeze_encoder = freeze_encoder
+        self.cache_codes = cache_codes
         self.encoder_lr = encoder_lr
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
         self.make_scheduler = scheduler
@@ -67,6 +77,15 @@ class EncoderModule(LightningModule):
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def read(self, images: Tensor) -> Tensor:
+        """What the rest of the model reads of images `(B, C, H, W)`, and what is cached: the encoder's output."""
+        code: Tensor = self.encoder(images)
+        return code
+
+    def code_of(self, batch: Batch) -> Tensor:
+        """The cached codes of a batch, or those of its images."""
+        return batch[2] if len(batch) == 3 else self.read(batch[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the training loss of a batch."""
@@ -113,6 +132,25 @@ class EncoderModule(LightningModule):
         """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint."""
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
+
+    def on_fit_start(self) -> None:
+        """Caches the codes if asked to: on one process of a machine first, while the others wait."""
+        if not self.cache_codes:
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "cache_codes"):
+            raise ValueError(f"model.cache_codes needs one of our data modules, not {type(data).__name__}")
+        key = f"{self.encoder} {weights_hash(self.encoder)} {self.trainer.precision}"
+        if self.trainer.local_rank == 0:
+            data.cache_codes(self._encode, key, self.reads_images)
+        self.trainer.strategy.barrier("codes")
+        if self.trainer.local_rank != 0:
+            data.cache_codes(self._encode, key, self.reads_images)
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor) -> Tensor:
+        with self.trainer.precision_plugin.forward_context():
+            return self.read(images.to(self.device).float().div_(255)).cpu()
 
     def _encoder_path(self) -> str:
         path = Path(str(self.encoder_checkpoint))

@@ -1,5 +1,6 @@
 """Loading of checkpoints: tensors and plain values only, and one clear line when a file does not fit."""
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,3 +81,12 @@ def load_part(module: nn.Module, path: str | Path, name: str) -> None:
     part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     check_fit(module.state_dict(), part, f"the {name} in {path}")
     module.load_state_dict(part)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers of a module, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """The classifier: a head that reads a class out of a code."""
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,14 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .base import Batch, EncoderModule, Split
 from .metrics import classification_metrics, reset
+from .networks.gaussian import GaussianEncoder
 
 
 class Classifier(EncoderModule):
     """Predicts a class from the code of an encoder, which may be new, pretrained and fine-tuned, or frozen."""
+
+    encoder: nn.Module
+    reads_images = False
 
     def __init__(
         self,
@@ -21,6 +26,7 @@ class Classifier(EncoderModule):
         head: nn.Module,
         num_classes: int = 10,
         label_smoothing: float = 0.0,
+        num_samples: int = 0,
         **kwargs: Any,
     ) -> None:
         """Joins an encoder and a head.
@@ -30,12 +36,19 @@ class Classifier(EncoderModule):
             head: Network from codes to logits `(B, num_classes)`.
             num_classes: Number of classes.
             label_smoothing: Probability mass spread over all classes in the training target, in [0, 1).
+            num_samples: Codes drawn per image from the distribution that a `GaussianEncoder` gives; the training loss
+                is averaged over them, and so are the probabilities in evaluation. 0 for its mean, and other encoders.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
+        if num_samples and not isinstance(encoder, GaussianEncoder):
+            raise ValueError(
+                f"model.num_samples={num_samples} needs a GaussianEncoder to draw from, not {type(encoder).__name__}"
+            )
         self.head = head
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.num_samples = num_samples
         self.train_metrics = classification_metrics(num_classes, "train/")
         self.val_metrics = classification_metrics(num_classes, "val/")
         self.test_metrics = classification_metrics(num_classes, "test/")
@@ -44,22 +57,42 @@ class Classifier(EncoderModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
-        logits: Tensor = self.head(self.encoder(images))
-        return logits
+        return mean_prediction(self._logits(self.read(images)))
+
+    def read(self, images: Tensor) -> Tensor:
+        """The codes of images `(B, C, H, W)`, or where codes are drawn, mean and log-variance `(B, 2, D)`."""
+        if self.num_samples:
+            return torch.stack(cast(GaussianEncoder, self.encoder).posterior(images), dim=1)
+        return super().read(images)
+
+    def _logits(self, read: Tensor) -> Tensor:
+        """Logits `(S, B, num_classes)` of `S` codes per image."""
+        if not self.num_samples:
+            logits: Tensor = self.head(read)
+            return logits.unsqueeze(0)
+        mean, log_variance = read.unbind(dim=1)
+        noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+        codes = mean + (0.5 * log_variance).exp() * noise
+        logits = self.head(codes.flatten(0, 1))
+        return logits.unflatten(0, codes.shape[:2])
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        images, labels = batch
-        code = self.encoder(images)
-        logits = self.head(code)
-        smoothing = self.label_smoothing if split == "train" else 0.0
-        total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+        labels, read = batch[1], self.code_of(batch)
+        each = self._logits(read)
+        logits = mean_prediction(each)
         count = (labels >= 0).sum()
-        loss = total / count.clamp(min=1)
+        if split == "train":
+            target = labels.repeat(len(each))
+            total = F.cross_entropy(
+                each.flatten(0, 1), target, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
+            )
+            loss = total / (count * len(each)).clamp(min=1)
+        else:
+            loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count.clamp(min=1)
+            self.confusion.update(logits, labels)
         metrics: MetricCollection = getattr(self, f"{split}_metrics")
         metrics.update(value=loss.detach(), weight=count, preds=logits.detach(), target=labels)
-        if split != "train":
-            self.confusion.update(logits, labels)
-        return {"loss": loss, "code": code, "label": labels, "logits": logits}
+        return {"loss": loss, "code": read[:, 0] if self.num_samples else read, "label": labels, "logits": logits}
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation split."""
@@ -76,6 +109,20 @@ class Classifier(EncoderModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, class probabilities `(B, num_classes)` and labels of a batch."""
-        images, labels = batch
-        code = self.encoder(images)
-        return {"code": code, "probability": torch.softmax(self.head(code), dim=1), "label": labels}
+        read = self.code_of(batch)
+        probability = torch.softmax(mean_prediction(self._logits(read)), dim=1)
+        return {"code": read[:, 0] if self.num_samples else read, "probability": probability, "label": batch[1]}
+
+
+def mean_prediction(logits: Tensor) -> Tensor:
+    """Averages the probabilities of several predictions.
+
+    Args:
+        logits: Logits `(S, B, num_classes)`.
+
+    Returns:
+        Logits `(B, num_classes)` of the mean over S of the probabilities.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    return logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))

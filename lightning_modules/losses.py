@@ -33,19 +33,19 @@ def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, images, reduction="none").sum(dim=(-3, -2, -1))
 
 
-def gaussian_nll(mean: Tensor, images: Tensor, variance: float) -> Tensor:
+def gaussian_nll(mean: Tensor, images: Tensor, log_variance: Tensor) -> Tensor:
     """Negative log-likelihood of images under independent Gaussian pixels of one variance.
 
     Args:
         mean: Means `(..., C, H, W)`.
         images: Images `(..., C, H, W)`.
-        variance: Variance of a pixel, for images in [0, 1].
+        log_variance: Logarithm of the variance of a pixel `()`, for images in [0, 1].
 
     Returns:
         Nats per image `(...)`.
     """
-    squares = (mean - images).square() / variance + math.log(2 * math.pi * variance)
-    return 0.5 * squares.sum(dim=(-3, -2, -1))
+    squares = (mean - images).square().sum(dim=(-3, -2, -1)) * torch.exp(-log_variance)
+    return 0.5 * (squares + (log_variance + math.log(2 * math.pi)) * math.prod(mean.shape[-3:]))
 
 
 def gaussian_log_density(value: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

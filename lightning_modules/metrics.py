@@ -44,6 +44,41 @@ class MeanLoss(Metric):
         return self.total / self.count
 
 
+class ActiveUnits(Metric):
+    """Number of latent dimensions whose mean varies over the data (Burda et al. 2016, arXiv 1509.00519)."""
+
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    squares: Tensor
+    count: Tensor
+
+    def __init__(self, latent_dim: int, threshold: float = 0.01, **kwargs: Any) -> None:
+        """Starts with no images.
+
+        Args:
+            latent_dim: Length of the code.
+            threshold: A dimension is active if the variance of its mean is above this.
+            kwargs: The arguments of every torchmetrics Metric.
+        """
+        super().__init__(**kwargs)
+        self.threshold = threshold
+        self.add_state("total", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor) -> None:
+        """Adds posterior means `(B, latent_dim)`."""
+        self.total += mean.double().sum(dim=0)
+        self.squares += mean.double().square().sum(dim=0)
+        self.count += len(mean)
+
+    def compute(self) -> Tensor:
+        """The number of active dimensions, as a float."""
+        variance = self.squares / self.count - (self.total / self.count).square()
+        return (variance > self.threshold).sum().float()
+
+
 def reconstruction_metrics(prefix: str) -> MetricCollection:
     """Loss, MSE, PSNR and SSIM of images in [0, 1].
 

@@ -10,43 +10,10 @@ from torchmetrics import Metric, MetricCollection
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split
 from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_standard_normal
-from .metrics import MeanLoss, reconstruction_metrics
+from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
 from .networks.gaussian import GaussianEncoder
 
-
-class ActiveUnits(Metric):
-    """Number of latent dimensions whose mean varies over the data (Burda et al. 2016, arXiv 1509.00519)."""
-
-    higher_is_better = True
-    full_state_update = False
-    total: Tensor
-    squares: Tensor
-    count: Tensor
-
-    def __init__(self, latent_dim: int, threshold: float = 0.01, **kwargs: Any) -> None:
-        """Starts with no images.
-
-        Args:
-            latent_dim: Length of the code.
-            threshold: A dimension is active if the variance of its mean is above this.
-            kwargs: The arguments of every torchmetrics Metric.
-        """
-        super().__init__(**kwargs)
-        self.threshold = threshold
-        self.add_state("total", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, mean: Tensor) -> None:
-        """Adds posterior means `(B, latent_dim)`."""
-        self.total += mean.double().sum(dim=0)
-        self.squares += mean.double().square().sum(dim=0)
-        self.count += len(mean)
-
-    def compute(self) -> Tensor:
-        """The number of active dimensions, as a float."""
-        variance = self.squares / self.count - (self.total / self.count).square()
-        return (variance > self.threshold).sum().float()
+CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 
 
 class VAE(EncoderModule):
@@ -64,11 +31,14 @@ class VAE(EncoderModule):
         latent_dim: int,
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
         variance: float = 0.01,
+        learn_variance: bool = False,
         beta: float = 1.0,
         warmup_epochs: int = 0,
+        cycle_epochs: int = 0,
         free_bits: float = 0.0,
         num_samples: int = 1,
         importance_weighted: bool = False,
+        num_importance_samples: int = 0,
         **kwargs: Any,
     ) -> None:
         """Joins an encoder with two heads and a decoder.
@@ -77,14 +47,18 @@ class VAE(EncoderModule):
             encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
             decoder: Layers from codes `(B, latent_dim)` to images in [0, 1], of which the last is a sigmoid of logits.
             latent_dim: Length of the code.
-            likelihood: Bernoulli pixels, from logits, or Gaussian ones of a stated variance.
+            likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
             variance: Variance of a Gaussian pixel, for images in [0, 1].
+            learn_variance: Learn the variance, starting from `variance` (Rybkin et al. 2021, arXiv 2006.13202).
             beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
             warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
+            cycle_epochs: Let the weight rise anew every so many epochs (Fu et al. 2019, arXiv 1903.10145); 0 for once.
             free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
                 (Kingma et al. 2016, arXiv 1606.04934).
             num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
             importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
+            num_importance_samples: Codes per image for an estimate of log p(x) at the test, `test/log_likelihood`, of
+                which published figures take 200 to 5000; 0 for no estimate.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
@@ -100,19 +74,31 @@ class VAE(EncoderModule):
             )
         if num_samples < 1 or variance <= 0:
             raise ValueError(f"model.num_samples={num_samples} must be at least 1, model.variance={variance} above 0")
+        if cycle_epochs and cycle_epochs < warmup_epochs:
+            raise ValueError(f"model.cycle_epochs={cycle_epochs} is shorter than model.warmup_epochs={warmup_epochs}")
+        if learn_variance and likelihood != "gaussian":
+            raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
         self.decoder = decoder
         self.latent_dim = latent_dim
         self.likelihood = likelihood
-        self.variance = variance
+        self.pixel_log_variance: Tensor
+        if learn_variance:
+            self.pixel_log_variance = nn.Parameter(torch.tensor(math.log(variance)))
+        else:
+            self.register_buffer("pixel_log_variance", torch.tensor(math.log(variance)), persistent=False)
         self.beta = beta
         self.warmup_epochs = warmup_epochs
+        self.cycle_epochs = cycle_epochs
         self.free_bits = free_bits
         self.num_samples = num_samples
         self.importance_weighted = importance_weighted
+        self.num_importance_samples = num_importance_samples
         self.train_metrics = MetricCollection(_bounds(), prefix="train/", compute_groups=False)
         self.val_metrics, self.test_metrics = reconstruction_metrics("val/"), reconstruction_metrics("test/")
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.add_metrics(_bounds() | {"active_units": ActiveUnits(latent_dim)})
+        if num_importance_samples:
+            self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
 
     def forward(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
@@ -135,20 +121,46 @@ class VAE(EncoderModule):
     def kl_weight(self) -> float:
         """The weight of the KL divergence in this epoch: it warms up in training, and is `beta` in evaluation."""
         if self.training and self.warmup_epochs:
-            return self.beta * min(1.0, self.current_epoch / self.warmup_epochs)
+            epoch = self.current_epoch % self.cycle_epochs if self.cycle_epochs else self.current_epoch
+            return self.beta * min(1.0, epoch / self.warmup_epochs)
         return self.beta
 
-    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        images, labels = batch
+    def log_likelihood(self, images: Tensor, num_samples: int) -> Tensor:
+        """Estimates log p(x) of images by importance sampling from the encoder (Burda et al. 2016, arXiv 1509.00519).
+
+        Args:
+            images: Images `(B, C, H, W)` in [0, 1].
+            num_samples: Codes drawn per image; the estimate is a lower bound in expectation, and the tighter the more.
+
+        Returns:
+            Nats per image `(B,)`.
+        """
         mean, log_variance = self.encode(images)
-        noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
-        codes = mean + (0.5 * log_variance).exp() * noise
+        total = torch.full_like(mean[:, 0], -math.inf)
+        for start in range(0, num_samples, CHUNK):
+            codes = self._draw(mean, log_variance, min(CHUNK, num_samples - start))
+            weights = self._log_weights(codes, mean, log_variance, self._nll(codes, images))
+            total = torch.logaddexp(total, weights.logsumexp(dim=0))
+        return total - math.log(num_samples)
+
+    def _draw(self, mean: Tensor, log_variance: Tensor, count: int) -> Tensor:
+        """Draws codes `(count, B, D)` from the posteriors of B images."""
+        return mean + (0.5 * log_variance).exp() * torch.randn(count, *mean.shape, device=mean.device)
+
+    def _log_weights(self, codes: Tensor, mean: Tensor, log_variance: Tensor, nll: Tensor) -> Tensor:
+        """Importance weights `log p(x, z) - log q(z | x)` of codes `(S, B, D)`, in nats `(S, B)`."""
+        prior = gaussian_log_density(codes, torch.zeros_like(mean), torch.zeros_like(mean))
+        return prior - gaussian_log_density(codes, mean, log_variance) - nll
+
+    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        images, labels, *_ = batch
+        mean, log_variance = self.encode(images)
+        codes = self._draw(mean, log_variance, self.num_samples)
         nll = self._nll(codes, images)
         kl = kl_from_standard_normal(mean, log_variance)
         bounds = {"reconstruction": nll.mean(), "kl": kl.sum(dim=1).mean()}
         if self.importance_weighted:
-            prior = gaussian_log_density(codes, torch.zeros_like(mean), torch.zeros_like(mean))
-            weights = prior - gaussian_log_density(codes, mean, log_variance) - nll
+            weights = self._log_weights(codes, mean, log_variance, nll)
             bounds["elbo"] = (weights.logsumexp(dim=0) - math.log(self.num_samples)).mean()
             loss = -bounds["elbo"]
         else:
@@ -159,8 +171,10 @@ class VAE(EncoderModule):
         if split == "train":
             self.train_metrics.update(weight=len(images), **values)
             return outputs
-        reconstruction = self.decoder(mean)
+        reconstruction = self.decoder(mean).float().contiguous()
         target = resize_to(images, reconstruction)
+        if split == "test" and self.num_importance_samples:
+            values["log_likelihood"] = self.log_likelihood(images, self.num_importance_samples).mean()
         metrics = getattr(self, f"{split}_metrics")
         metrics.update(weight=len(images), preds=reconstruction, target=target, mean=mean, **values)
         return outputs | {"reconstruction": reconstruction, "target": target}
@@ -174,12 +188,12 @@ class VAE(EncoderModule):
         if self.likelihood == "bernoulli":
             nll = bernoulli_nll(logits, target)
         else:
-            nll = gaussian_nll(logits.sigmoid(), target, self.variance)
+            nll = gaussian_nll(logits.float().sigmoid(), target, self.pixel_log_variance)
         return nll.view(self.num_samples, len(images))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns mean and log-variance `(B, latent_dim)` of the codes, and labels, of a batch."""
-        images, labels = batch
+        images, labels, *_ = batch
         mean, log_variance = self.encode(images)
         return {"code": mean, "log_variance": log_variance, "label": labels}
 

@@ -1,5 +1,7 @@
 """Encoders that give a Gaussian over codes, for variational autoencoders."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from .mnist import MNISTEncoder
@@ -38,13 +40,14 @@ class GaussianEncoder(nn.Module):
 class MNISTGaussianEncoder(GaussianEncoder):
     """The trunk of `MNISTEncoder` with heads for mean and log-variance."""
 
-    def __init__(self, latent_dim: int = 12) -> None:
+    def __init__(self, latent_dim: int = 12, width: int = 16) -> None:
         """Builds the layers.
 
         Args:
             latent_dim: Length of the code.
+            width: Channels after the first convolution; each later one doubles them.
         """
-        super().__init__(nn.Sequential(*list(MNISTEncoder())[:-1]), 576, latent_dim)
+        super().__init__(nn.Sequential(*list(MNISTEncoder(width=width))[:-1]), 36 * width, latent_dim)
 
 
 class ConvGaussianEncoder(GaussianEncoder):
@@ -86,7 +89,7 @@ class ConvDecoder(nn.Sequential):
         latent_dim: int = 128,
         out_channels: int = 3,
         width: int = 32,
-        norm: str = "instance",
+        norm: Literal["instance", "batch"] = "batch",
     ) -> None:
         """Builds the layers.
 
@@ -95,11 +98,10 @@ class ConvDecoder(nn.Sequential):
             latent_dim: Length of the code.
             out_channels: Channels of the images.
             width: Channels before the last convolution; each earlier stage has twice those of the next.
-            norm: Normalisation of each stage but the last: `instance`, which loses global contrast, or `batch`.
+            norm: Normalisation of each stage but the last: `batch`, or the original's `instance`, which loses global
+                contrast.
         """
         norms: dict[str, type[nn.Module]] = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
-        if norm not in norms:
-            raise ValueError(f"norm must be one of {', '.join(norms)}, not {norm}")
         size, channels = steps(image_size), width * 16
         layers = [nn.Linear(latent_dim, channels * size * size), nn.Unflatten(1, (channels, size, size))]
         for _ in range(4):

@@ -1,24 +1,37 @@
 """Heads: small networks that read something out of a code."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 
 class MLPHead(nn.Sequential):
-    """Two linear layers with a ReLU between; 1,482 parameters for 12 -> 64 -> 10.
+    """Linear layers with a ReLU, and perhaps dropout, after all but the last; 1,482 parameters for 12 -> 64 -> 10.
 
     Maps codes `(B, in_features)` to logits `(B, num_classes)`.
     """
 
-    def __init__(self, in_features: int = 12, hidden_features: int = 64, num_classes: int = 10) -> None:
+    def __init__(
+        self,
+        in_features: int = 12,
+        hidden_features: int | Sequence[int] = 64,
+        num_classes: int = 10,
+        dropout: float | Sequence[float] = 0.0,
+    ) -> None:
         """Builds the layers.
 
         Args:
             in_features: Length of the code.
-            hidden_features: Width of the hidden layer.
+            hidden_features: Width of the hidden layer, or of each.
             num_classes: Number of logits.
+            dropout: Share of the hidden features that is left out in training, for all hidden layers or each.
         """
-        super().__init__(
-            nn.Linear(in_features, hidden_features),
-            nn.ReLU(),
-            nn.Linear(hidden_features, num_classes),
-        )
+        widths = [hidden_features] if isinstance(hidden_features, int) else list(hidden_features)
+        shares = [dropout] * len(widths) if isinstance(dropout, float | int) else list(dropout)
+        if len(shares) != len(widths):
+            raise ValueError(f"head.dropout has {len(shares)} values for {len(widths)} hidden layers")
+        layers: list[nn.Module] = []
+        for width, share in zip(widths, shares, strict=True):
+            layers += [nn.Linear(in_features, width), nn.ReLU(), *([nn.Dropout(share)] if share else [])]
+            in_features = width
+        super().__init__(*layers, nn.Linear(in_features, num_classes))

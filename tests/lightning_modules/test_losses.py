@@ -16,7 +16,7 @@ def test_likelihoods_are_those_of_torch_distributions_summed_over_pixels() -> No
     bernoulli = Independent(Bernoulli(logits=logits), 3)
     assert torch.allclose(bernoulli_nll(logits, images.round()), -bernoulli.log_prob(images.round()), rtol=1e-5)
     gaussian = Independent(Normal(logits, 0.3), 3)
-    assert torch.allclose(gaussian_nll(logits, images, 0.09), -gaussian.log_prob(images), rtol=1e-4)
+    assert torch.allclose(gaussian_nll(logits, images, torch.tensor(0.09).log()), -gaussian.log_prob(images), rtol=1e-4)
     assert bernoulli_nll(logits, images).shape == (2, 4)
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from datamodules import MNISTDataModule
 from lightning_modules import VAE, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
-from lightning_modules.vae import ActiveUnits
+from lightning_modules.metrics import ActiveUnits
 from tests.conftest import QUICK, Run
 from tests.lightning_modules.test_base import trainer
 from tests.test_cli import values
@@ -35,7 +35,8 @@ def reference(model: VAE, images: Tensor, samples: int) -> tuple[Tensor, Tensor,
     likelihoods = []
     for code in codes:
         image = model.decoder(code)
-        pixels: Any = Bernoulli(image) if model.likelihood == "bernoulli" else Normal(image, math.sqrt(model.variance))
+        deviation = math.exp(0.5 * float(model.pixel_log_variance))
+        pixels: Any = Bernoulli(image) if model.likelihood == "bernoulli" else Normal(image, deviation)
         likelihoods.append(Independent(pixels, 3).log_prob(images))
     return torch.stack(likelihoods), prior.log_prob(codes), posterior.log_prob(codes), kl_divergence(posterior, prior)
 

@@ -1,0 +1,88 @@
+"""Codes of a frozen encoder, computed once and kept in one file on disk that later runs map into memory."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+from tqdm import tqdm
+
+BATCH = 64
+
+
+def cache_codes(
+    images: Tensor, encode: Callable[[Tensor], Tensor], key: str, cache_dir: Path, limit_gb: float
+) -> Tensor:
+    """Encodes images once; a second call with the same images and encoder maps what the first one wrote.
+
+    A cache is written in a folder of its own, which is renamed when it is whole, so that a killed run leaves nothing
+    that is later believed; and it is believed only if it agrees with a few images that are encoded again.
+
+    Args:
+        images: uint8 images `(N, C, H, W)`.
+        encode: Maps uint8 images `(B, C, H, W)` to codes `(B, ...)` on the CPU, the same at every call.
+        key: What else the codes depend on: the encoder's weights and layer, the precision.
+        cache_dir: Folder of all caches.
+        limit_gb: Largest size on disk, in gigabytes.
+
+    Returns:
+        The codes `(N, ...)`, mapped into memory.
+
+    Raises:
+        ValueError: The codes would take more than `limit_gb`, or more than there is room for.
+    """
+    digest = hashlib.sha256(f"{key} {tuple(images.shape)}".encode())
+    digest.update(images.contiguous().numpy().data)  # their content: splits and transforms need no names
+    folder = cache_dir / f"codes-{digest.hexdigest()[:32]}"
+    some = torch.arange(0, len(images), max(1, len(images) // 8))
+    sample = encode(images[some])
+    shape, dtype = (len(images), *sample.shape[1:]), sample.dtype
+    if _is_whole(folder, shape, dtype):
+        codes = _map(folder, shape, dtype)
+        if torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std())):
+            return codes
+        rank_zero_info(f"{folder} holds other codes than the encoder gives: it is made anew")
+    size = math.prod(shape) * dtype.itemsize / 1e9
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    _check_room(size, limit_gb, shutil.disk_usage(cache_dir).free / 1e9, cache_dir)
+    rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
+    shutil.rmtree(folder, ignore_errors=True)
+    building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    building.mkdir()
+    try:
+        codes = torch.from_file(str(building / "codes"), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+        for start in tqdm(range(0, len(images), BATCH), desc="encoding", unit="batches", disable=None):
+            codes[start : start + BATCH] = encode(images[start : start + BATCH])
+        (building / "done.json").write_text(json.dumps({"shape": shape, "dtype": str(dtype)}))
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return _map(folder, shape, dtype)
+
+
+def _is_whole(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    done, codes = folder / "done.json", folder / "codes"
+    if not (done.is_file() and codes.is_file() and codes.stat().st_size == math.prod(shape) * dtype.itemsize):
+        return False
+    return bool(json.loads(done.read_text()) == {"shape": list(shape), "dtype": str(dtype)})
+
+
+def _map(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.from_file(str(folder / "codes"), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
+
+
+def _check_room(size: float, limit: float, free: float, folder: Path) -> None:
+    if size > limit:
+        raise ValueError(
+            f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit}: raise it, or set"
+            " model.cache_codes false"
+        )
+    if size > free:
+        raise ValueError(f"the codes would take {size:.2f} GB, {folder} has {free:.2f} GB left: set data.cache_dir")

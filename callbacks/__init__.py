@@ -4,7 +4,10 @@ from .channels_last import ChannelsLast
 from .checkpoints import LastCheckpoint, StopOnNaN
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
+from .gradient_norms import GradientNorms
+from .knn_probe import KNNProbe
 from .latent_projection import LatentProjection
+from .latent_walks import Interpolation, Traversal
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
@@ -15,6 +18,9 @@ __all__ = [
     "ChannelsLast",
     "ConfusionMatrix",
     "Curves",
+    "GradientNorms",
+    "Interpolation",
+    "KNNProbe",
     "LastCheckpoint",
     "LatentProjection",
     "PredictionWriter",
@@ -24,4 +30,5 @@ __all__ = [
     "RunDirectory",
     "RunLogger",
     "StopOnNaN",
+    "Traversal",
 ]

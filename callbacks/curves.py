@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+GRADIENTS = "gradient_norm"  # one panel of one curve per group of layers
+
+
 class Curves(Callback):
     """Draws the training and validation metrics per epoch from `metrics.csv`, during the training and at its end."""
 
@@ -55,7 +58,7 @@ class Curves(Callback):
 
 
 def curves_figure(path: Path) -> "Figure | None":
-    """Plots a `metrics.csv`: one panel per metric, training and validation together.
+    """Plots a `metrics.csv`: one panel per metric, training and validation together, and one of gradient norms.
 
     Args:
         path: The file.
@@ -69,6 +72,8 @@ def curves_figure(path: Path) -> "Figure | None":
             split, _, metric = key.partition("/")
             if split in ("train", "val") and "epoch" in row:
                 panels[metric][split][row["epoch"]] = value
+            elif split == GRADIENTS:
+                panels[split][metric][row["step"]] = value
     if not panels:
         return None
     from matplotlib.figure import Figure
@@ -80,7 +85,9 @@ def curves_figure(path: Path) -> "Figure | None":
         axes = figure.add_subplot(rows, columns, place)
         for split, values in sorted(splits.items()):
             axes.plot(list(values), list(values.values()), marker=".", label=split)
-        axes.set(title=metric, xlabel="epoch")
-        axes.legend()
+        axes.set(title=metric, xlabel="step" if metric == GRADIENTS else "epoch")
+        if metric == GRADIENTS:
+            axes.set_yscale("log")
+        axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
     return figure

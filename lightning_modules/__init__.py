@@ -3,7 +3,16 @@
 from .autoencoder import Autoencoder
 from .classifier import Classifier
 from .inversion import Inversion
-from .networks import ConvDecoder, ConvGaussianEncoder, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
+from .networks import (
+    ConvDecoder,
+    ConvGaussianEncoder,
+    MLPHead,
+    MNISTDecoder,
+    MNISTEncoder,
+    MNISTGaussianEncoder,
+    ResidualDecoder,
+    ResidualGaussianEncoder,
+)
 from .schedules import OneCycle
 from .vae import VAE
 
@@ -19,4 +28,6 @@ __all__ = [
     "MNISTEncoder",
     "MNISTGaussianEncoder",
     "OneCycle",
+    "ResidualDecoder",
+    "ResidualGaussianEncoder",
 ]

@@ -83,9 +83,13 @@ class EncoderModule(LightningModule):
         code: Tensor = self.encoder(images)
         return code
 
-    def code_of(self, batch: Batch) -> Tensor:
-        """The cached codes of a batch, or those of its images."""
+    def read_batch(self, batch: Batch) -> Tensor:
+        """What the rest of the model reads of a batch, from the cache where there is one."""
         return batch[2] if len(batch) == 3 else self.read(batch[0])
+
+    def code_of(self, batch: Batch) -> Tensor:
+        """The codes `(B, ...)` of a batch."""
+        return self.read_batch(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the training loss of a batch."""

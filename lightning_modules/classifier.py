@@ -55,6 +55,15 @@ class Classifier(EncoderModule):
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
+    def setup(self, stage: str) -> None:
+        """Compares the number of classes with the data's, before a label without a logit ends the run."""
+        super().setup(stage)
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        if names is not None and len(names) != self.num_classes:
+            raise ValueError(
+                f"the data has {len(names)} classes, model.num_classes={self.num_classes}: set it, and the head's too"
+            )
+
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
         return mean_prediction(self._logits(self.read(images)))
@@ -65,19 +74,31 @@ class Classifier(EncoderModule):
             return torch.stack(cast(GaussianEncoder, self.encoder).posterior(images), dim=1)
         return super().read(images)
 
+    def code_of(self, batch: Batch) -> Tensor:
+        """The codes `(B, ...)` of a batch: where codes are drawn, their means."""
+        return self._mean(self.read_batch(batch))
+
+    def _mean(self, read: Tensor) -> Tensor:
+        return read[:, 0] if self.num_samples else read
+
     def _logits(self, read: Tensor) -> Tensor:
         """Logits `(S, B, num_classes)` of `S` codes per image."""
         if not self.num_samples:
-            logits: Tensor = self.head(read)
-            return logits.unsqueeze(0)
+            return self._read_class(read).unsqueeze(0)
         mean, log_variance = read.unbind(dim=1)
         noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
         codes = mean + (0.5 * log_variance).exp() * noise
-        logits = self.head(codes.flatten(0, 1))
-        return logits.unflatten(0, codes.shape[:2])
+        return self._read_class(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+    def _read_class(self, codes: Tensor) -> Tensor:
+        logits: Tensor = self.head(codes)
+        if logits.shape[1:] != (self.num_classes,):
+            shape = tuple(logits.shape[1:])
+            raise ValueError(f"model.head gives {shape} for model.num_classes={self.num_classes}: set its num_classes")
+        return logits
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        labels, read = batch[1], self.code_of(batch)
+        labels, read = batch[1], self.read_batch(batch)
         each = self._logits(read)
         logits = mean_prediction(each)
         count = (labels >= 0).sum()
@@ -92,7 +113,7 @@ class Classifier(EncoderModule):
             self.confusion.update(logits, labels)
         metrics: MetricCollection = getattr(self, f"{split}_metrics")
         metrics.update(value=loss.detach(), weight=count, preds=logits.detach(), target=labels)
-        return {"loss": loss, "code": read[:, 0] if self.num_samples else read, "label": labels, "logits": logits}
+        return {"loss": loss, "code": self._mean(read), "label": labels, "logits": logits}
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation split."""
@@ -109,9 +130,9 @@ class Classifier(EncoderModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, class probabilities `(B, num_classes)` and labels of a batch."""
-        read = self.code_of(batch)
+        read = self.read_batch(batch)
         probability = torch.softmax(mean_prediction(self._logits(read)), dim=1)
-        return {"code": read[:, 0] if self.num_samples else read, "probability": probability, "label": batch[1]}
+        return {"code": self._mean(read), "probability": probability, "label": batch[1]}
 
 
 def mean_prediction(logits: Tensor) -> Tensor:

@@ -180,16 +180,16 @@ class VAE(EncoderModule):
         return outputs | {"reconstruction": reconstruction, "target": target}
 
     def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
-        """Negative log-likelihood `(num_samples, B)` of images `(B, C, H, W)` given codes `(num_samples, B, D)`."""
+        """Negative log-likelihood `(S, B)` of images `(B, C, H, W)` given codes `(S, B, D)`."""
         logits = codes.flatten(0, 1)
         for layer in list(self.decoder)[:-1]:  # all but the sigmoid
             logits = layer(logits)
-        target = resize_to(images.repeat(self.num_samples, 1, 1, 1), logits)
+        target = resize_to(images.repeat(len(codes), 1, 1, 1), logits)
         if self.likelihood == "bernoulli":
             nll = bernoulli_nll(logits, target)
         else:
             nll = gaussian_nll(logits.float().sigmoid(), target, self.pixel_log_variance)
-        return nll.view(self.num_samples, len(images))
+        return nll.view(len(codes), len(images))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns mean and log-variance `(B, latent_dim)` of the codes, and labels, of a batch."""

@@ -3,5 +3,15 @@
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import MLPHead
 from .mnist import MNISTDecoder, MNISTEncoder
+from .residual import ResidualDecoder, ResidualGaussianEncoder
 
-__all__ = ["ConvDecoder", "ConvGaussianEncoder", "MLPHead", "MNISTDecoder", "MNISTEncoder", "MNISTGaussianEncoder"]
+__all__ = [
+    "ConvDecoder",
+    "ConvGaussianEncoder",
+    "MLPHead",
+    "MNISTDecoder",
+    "MNISTEncoder",
+    "MNISTGaussianEncoder",
+    "ResidualDecoder",
+    "ResidualGaussianEncoder",
+]

@@ -14,15 +14,19 @@ NETWORKS = ["--model=Classifier", "--model.encoder=torch.nn.Flatten", "--model.h
 NETWORKS += ["--model.head.in_features=192", "--model.head.num_classes=3", "--trainer.enable_model_summary=false"]
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def make_tree(folder: Path, size: int = 8) -> Path:
     """Three classes of 40, 30 and 20 images; the red channel tells the class and the green one the image."""
     for label, (name, count) in enumerate({"bee": 40, "ant": 30, "cat": 20}.items()):
-        (tmp_path / "tree" / name).mkdir(parents=True)
+        (folder / "tree" / name).mkdir(parents=True)
         for index in range(count):
-            pixels = np.full((8, 8, 3), (label * 100, index * 5, 0), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "tree" / name / f"{index}.png")
-    return tmp_path / "tree"
+            pixels = np.full((size, size, 3), (label * 100, index * 5, 0), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "tree" / name / f"{index}.png")
+    return folder / "tree"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path)
 
 
 def ready(tree: Path, **kwargs: object) -> ImageFolderDataModule:

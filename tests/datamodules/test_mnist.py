@@ -26,6 +26,19 @@ def test_digits5k_is_split_by_class_and_seed() -> None:
     assert not ready(split_seed=1).val_set.images.equal(data.val_set.images)
 
 
+def test_binarised_pixels_are_drawn_once_with_the_probability_of_their_intensity() -> None:
+    gray, data = ready(), ready(binarize_seed=0)
+    for split in ("train_set", "val_set", "test_set"):
+        images, intensities = getattr(data, split).images, getattr(gray, split).images.float() / 255
+        assert set(images.unique().tolist()) == {0, 255}
+        for low, high in ((0.0, 0.001), (0.2, 0.4), (0.6, 0.8), (0.999, 1.001)):
+            chosen = (intensities >= low) & (intensities < high)
+            share = (images[chosen] == 255).float().mean()
+            assert float(share) == pytest.approx(float(intensities[chosen].mean()), abs=0.02)
+    assert ready(binarize_seed=0).test_set.images.equal(data.test_set.images)
+    assert not ready(binarize_seed=1).test_set.images.equal(data.test_set.images)
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
 def test_official_files_in_torchvisions_layout(idx_root: Path, digits: Digits, dataset: str) -> None:
     data = ready(dataset=dataset, root=str(idx_root), val_size=100)

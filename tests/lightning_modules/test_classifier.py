@@ -1,12 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
+from torch import nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from datamodules import MNISTDataModule
-from lightning_modules import Classifier, MLPHead, MNISTEncoder
+from lightning_modules import Classifier, MLPHead, MNISTEncoder, MNISTGaussianEncoder
 from tests.lightning_modules.test_base import trainer
 
 
@@ -61,3 +64,34 @@ def test_confusion_matrix_is_that_of_the_split(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = confusion_matrix(labels, model(images).argmax(1), labels=range(10))
     assert model.confusion.compute().tolist() == expected.tolist()
+
+
+def test_codes_are_drawn_and_their_probabilities_averaged_in_evaluation() -> None:
+    torch.manual_seed(0)
+    model = Classifier(MNISTGaussianEncoder(5), MLPHead(5, [8, 8]), num_samples=6)
+    images, labels = torch.rand(4, 1, 28, 28), torch.arange(4)
+    assert isinstance(model.encoder, MNISTGaussianEncoder)
+    posterior = Normal(model.encoder.posterior(images)[0], (0.5 * model.encoder.posterior(images)[1]).exp())
+    torch.manual_seed(3)
+    noise = torch.randn(6, 4, 5)
+    logits = model.head(posterior.mean + posterior.stddev * noise)  # (6, 4, 10)
+    torch.manual_seed(3)
+    loss = model.training_step((images, labels), 0).item()
+    assert loss == pytest.approx(np.mean([F.cross_entropy(each, labels).item() for each in logits]), rel=1e-5)
+    torch.manual_seed(3)
+    outputs = model.validation_step((images, labels), 0)
+    mean = logits.softmax(dim=-1).mean(dim=0)
+    assert torch.allclose(outputs["logits"].softmax(dim=-1), mean, atol=1e-6)
+    assert outputs["loss"].item() == pytest.approx(F.nll_loss(mean.log(), labels).item(), rel=1e-5)
+    assert outputs["code"].equal(posterior.mean)
+    with pytest.raises(ValueError, match="num_samples=3 needs a GaussianEncoder to draw from, not MNISTEncoder"):
+        Classifier(MNISTEncoder(), MLPHead(), num_samples=3)
+
+
+def test_the_head_of_the_butterflies_is_that_of_the_system() -> None:
+    head = MLPHead(128, [128, 128], 75, [0.2, 0.4])
+    assert " ".join(type(layer).__name__ for layer in head) == "Linear ReLU Dropout Linear ReLU Dropout Linear"
+    assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == [0.2, 0.4]
+    assert sum(p.numel() for p in head.parameters()) == 2 * 129 * 128 + 129 * 75
+    with pytest.raises(ValueError, match="1 values for 2 hidden layers"):
+        MLPHead(128, [128, 128], 75, [0.2])

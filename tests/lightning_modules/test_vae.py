@@ -97,6 +97,59 @@ def test_the_kl_warms_up_in_training_and_has_its_full_weight_in_evaluation(tmp_p
     assert float(metrics["val/loss"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_kl_weight_rises_anew_in_every_cycle(tmp_path: Path) -> None:
+    model, seen = vae(warmup_epochs=2, cycle_epochs=3), []
+    training_step = model.training_step
+    model.training_step = lambda *args: (seen.append(model.kl_weight()), training_step(*args))[1]  # type: ignore[method-assign,func-returns-value]
+    trainer(tmp_path, max_epochs=7, limit_train_batches=1).fit(model, MNISTDataModule())
+    assert seen == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0, 0.0]
+    with pytest.raises(ValueError, match=r"cycle_epochs=2 is shorter than model\.warmup_epochs=3"):
+        vae(warmup_epochs=3, cycle_epochs=2)
+
+
+def test_a_learned_variance_becomes_the_mean_squared_error(tmp_path: Path) -> None:
+    """It is the likeliest variance given the reconstructions (Rybkin et al. 2021)."""
+    model = vae(likelihood="gaussian", variance=0.5, learn_variance=True, optimizer=lambda p: torch.optim.Adam(p, 0.02))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name == "pixel_log_variance")
+    trainer(tmp_path, max_epochs=3, limit_train_batches=1.0).fit(model, MNISTDataModule())
+    data = MNISTDataModule()
+    data.setup("fit")
+    images = data.train_set.images.float() / 255
+    mean, log_variance = model.encode(images)
+    samples = model.decoder(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
+    expected = (samples - images).square().mean().item()
+    assert math.exp(float(model.pixel_log_variance)) == pytest.approx(expected, rel=0.05)
+    assert "pixel_log_variance" in model.state_dict()
+    assert "pixel_log_variance" not in vae(likelihood="gaussian").state_dict()
+    with pytest.raises(ValueError, match=r"learn_variance needs model\.likelihood gaussian"):
+        vae(learn_variance=True)
+
+
+def test_the_estimate_of_the_likelihood_gets_tighter_with_more_samples() -> None:
+    data, model = MNISTDataModule(), vae()
+    data.setup("fit")
+    images = data.val_set.images[:128].float() / 255
+    with torch.no_grad():
+        elbo = -float(model.validation_step((images, data.val_set.labels[:128]), 0)["loss"])
+        bounds = [float(model.log_likelihood(images, count).mean()) for count in (1, 5, 25, 125)]
+    assert elbo == pytest.approx(bounds[0], abs=0.3)  # the same in expectation
+    assert bounds == sorted(bounds)
+    assert bounds[-1] > elbo + 0.1
+
+
+def test_the_estimate_of_the_likelihood_is_right_where_it_can_be_computed() -> None:
+    """A decoder that ignores the code gives every image the likelihood of independent pixels."""
+    model = vae()
+    model.decoder = nn.Sequential(nn.Linear(4, 784), nn.Unflatten(1, (1, 28, 28)), nn.Sigmoid())
+    assert isinstance(model.decoder[0], nn.Linear)
+    nn.init.zeros_(model.decoder[0].weight)
+    images = torch.rand(3, 1, 28, 28).round()
+    exact = Independent(Bernoulli(logits=model.decoder[0].bias.view(1, 28, 28)), 3).log_prob(images)
+    estimate = model.log_likelihood(images, 20_000)
+    assert torch.allclose(estimate, exact, atol=0.05)
+
+
 def test_active_units_are_those_whose_mean_varies() -> None:
     means = torch.randn(500, 6) * torch.tensor([1.0, 0.0, 0.5, 0.05, 0.2, 3.0]) + 7.0
     metric = ActiveUnits(6)

@@ -1,0 +1,96 @@
+"""What the nearest neighbours of a code know about its class."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+
+class KNNProbe(Callback):
+    """Classifies codes by their nearest neighbours among the training images' codes, at the test and in validations.
+
+    Logs `test/knn_accuracy` and `test/knn_f1`, or those of `val/`. Needs one of our modules and a data module.
+    """
+
+    def __init__(self, k: int = 20, every_n_epochs: int = 0) -> None:
+        """Sets the probe.
+
+        Args:
+            k: Number of neighbours, which vote with the inverse of their distance.
+            every_n_epochs: Probe the validation split at every n-th epoch; 0 for the test split alone.
+        """
+        self.k = k
+        self.every_n_epochs = every_n_epochs
+        self._codes: list[tuple[Tensor, Tensor]] = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Keeps the codes of the batch."""
+        due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and not trainer.sanity_checking:
+            self._codes.append(_on_cpu(outputs["code"], outputs["label"]))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Keeps the codes of the batch."""
+        self._codes.append(_on_cpu(outputs["code"], outputs["label"]))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probes the validation split."""
+        self._probe(trainer, pl_module, "val/knn_")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probes the test split."""
+        self._probe(trainer, pl_module, "test/knn_")
+
+    def _probe(self, trainer: Trainer, pl_module: LightningModule, prefix: str) -> None:
+        if not self._codes:
+            return
+        codes, labels = _labelled(self._codes)
+        self._codes = []
+        memory, memory_labels = _labelled(training_codes(trainer, pl_module))
+        from sklearn.neighbors import KNeighborsClassifier
+
+        classifier = KNeighborsClassifier(min(self.k, len(memory)), weights="distance").fit(memory, memory_labels)
+        # As many classes as the data has, and not as the labels that this split happens to show.
+        num_classes = len(trainer.datamodule.class_names)  # type: ignore[attr-defined]
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+                "f1": MulticlassF1Score(num_classes, average="macro"),
+            },
+            prefix=prefix,
+        ).to(pl_module.device)
+        if len(codes):
+            predictions = torch.from_numpy(classifier.predict(codes))
+            metrics.update(predictions.to(pl_module.device), labels.to(pl_module.device))
+        pl_module.log_dict(metrics.compute())
+
+
+def training_codes(trainer: Trainer, pl_module: LightningModule) -> list[tuple[Tensor, Tensor]]:
+    """Codes and labels of all training images as they are, on every rank, batch by batch.
+
+    Args:
+        trainer: The trainer, with a data module.
+        pl_module: One of our modules.
+    """
+    found = []
+    with torch.no_grad(), trainer.precision_plugin.val_step_context():
+        for batch in trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+            batch = trainer.strategy.batch_to_device(batch)
+            found.append(_on_cpu(pl_module.code_of(batch), batch[1]))  # type: ignore[operator]
+    return found
+
+
+def _on_cpu(codes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return codes.detach().flatten(1).float().cpu(), labels.cpu()
+
+
+def _labelled(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    codes, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return codes[labels >= 0], labels[labels >= 0]

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from callbacks import Interpolation, RunLogger, Traversal
+from datamodules import MNISTDataModule
+from lightning_modules import VAE, Autoencoder, Classifier, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
+from tests.lightning_modules.test_base import trainer
+
+
+def test_interpolation_runs_from_one_image_to_the_other(tmp_path: Path) -> None:
+    """With codes that are the images themselves, the path is their cross-fade."""
+    model = Autoencoder(nn.Flatten(), nn.Unflatten(1, (1, 28, 28)))
+    picture = Interpolation(pairs=3, steps=3, every_n_epochs=1)
+    run = trainer(tmp_path, callbacks=[picture], logger=RunLogger(tmp_path))
+    run.test(model, MNISTDataModule(), verbose=False)
+    grid = np.asarray(Image.open(tmp_path / "images/interpolation/test.png"))[:, :, 0].astype(float)
+    cells = [[grid[2 + 58 * row :][:56, 2 + 58 * column :][:, :56] for column in range(5)] for row in range(3)]
+    for row in cells:
+        assert np.array_equal(row[0], row[1])  # the image and its code, decoded
+        assert np.array_equal(row[3], row[4])
+        assert not np.array_equal(row[0], row[4])
+        assert np.allclose(row[2], (row[0] + row[4]) / 2, atol=1)
+
+
+def test_traversal_moves_the_most_active_dimensions_one_at_a_time() -> None:
+    codes = torch.randn(4000, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.1, 3.0, 0.0, 2.0])
+    codes += 1
+    walk = Traversal(dimensions=3, steps=5, span=2.0).walk(codes).view(3, 5, 5)
+    for row, dimension, scale in zip(walk, (2, 4, 0), (3.0, 2.0, 1.0), strict=True):
+        expected = 1 + scale * torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+        assert torch.allclose(row[:, dimension], expected, atol=0.2)
+        others = [index for index in range(5) if index != dimension]
+        assert torch.equal(row[:, others], codes[0, others].expand(5, 4))
+
+
+def test_walks_are_drawn_of_models_that_decode(tmp_path: Path) -> None:
+    pictures = [Interpolation(pairs=2, steps=4), Traversal(dimensions=3, steps=5)]
+    vae = VAE(MNISTGaussianEncoder(4), MNISTDecoder(4), latent_dim=4)
+    trainer(tmp_path, callbacks=list(pictures), logger=RunLogger(tmp_path)).test(vae, MNISTDataModule(), verbose=False)
+    assert np.asarray(Image.open(tmp_path / "images/interpolation/test.png")).shape == (2 * 58 + 2, 6 * 58 + 2, 3)
+    assert np.asarray(Image.open(tmp_path / "images/traversal/test.png")).shape == (3 * 58 + 2, 5 * 58 + 2, 3)
+    run = trainer(tmp_path, callbacks=list(pictures), logger=RunLogger(tmp_path / "other"))
+    run.test(Classifier(MNISTEncoder(), MLPHead()), MNISTDataModule(), verbose=False)
+    assert not (tmp_path / "other/images").exists()

@@ -1,0 +1,69 @@
+"""The configs for folders of images run, on a small zip file in the form of Kaggle's butterflies."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, Fails, Run
+from tests.test_cli import values
+
+CONFIGS = ROOT / "configs"
+SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+SMALL += ["--trainer.limit_test_batches=1", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
+SMALL += ["--data.batch_size=4", "--test_after_fit"]
+
+
+@pytest.fixture(scope="module")
+def butterflies(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags that name a zip file with 75 classes of ten images of a colour of their own, and a cache."""
+    folder, generator = tmp_path_factory.mktemp("butterflies"), np.random.default_rng(0)
+    table = ["filename,label"]
+    with zipfile.ZipFile(folder / "small.zip", "w") as archive:
+        for index in range(750):
+            color = np.array([index % 5, index // 5 % 5, index // 25 % 3]) * 50
+            pixels = color + generator.integers(0, 50, (24, 20, 3))
+            file = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(file, "jpeg")
+            archive.writestr(f"data/train/Image_{index}.jpg", file.getvalue())
+            table.append(f"Image_{index}.jpg,SPECIES {index % 75}")
+        archive.writestr("data/Training_set.csv", "\n".join(table))
+    return [f"--data.root={folder / 'small.zip'}", f"--data.cache_dir={folder / 'cache'}"]
+
+
+def config(*names: str) -> list[str]:
+    return [f"--config={CONFIGS / name}" for name in names]
+
+
+@pytest.mark.parametrize("overlay", [[], ["trainer/fast.yaml"]], ids=["plain", "fast"])
+def test_both_stages_run(run: Run, butterflies: list[str], overlay: list[str]) -> None:
+    runs = run("fit", *config("butterflies/vae.yaml", *overlay), *butterflies, *SMALL)
+    assert values(runs / "vae/version_0", "test/elbo")
+    assert 0 <= values(runs / "vae/version_0", "test/knn_accuracy")[0] <= 1
+    pictures = {path.name for path in (runs / "vae/version_0/images").iterdir()}
+    assert pictures >= {"reconstructions", "samples", "interpolation", "traversal", "latents", "curves.png"}
+    for names in (
+        ("latent_classifier.yaml",),
+        ("latent_classifier.yaml", "linear.yaml"),
+        ("finetune.yaml",),
+        ("finetune.yaml", "scratch.yaml"),
+    ):
+        run("fit", *config(*(f"butterflies/{name}" for name in names), *overlay), *butterflies, *SMALL)
+        folder = names[-1].removesuffix(".yaml")
+        assert 0 <= values(runs / folder / "version_0", "test/f1")[0] <= 1
+        assert (runs / folder / "version_0/images/confusion/test.png").is_file()
+
+
+def test_own_images(run: Run, butterflies: list[str]) -> None:
+    runs = run("fit", *config("images/vae.yaml"), *butterflies, *SMALL)
+    assert (runs / "vae/version_0/images/samples/test.png").is_file()
+
+
+def test_a_wrong_number_of_classes_is_named(fails: Fails, butterflies: list[str]) -> None:
+    scratch = config("butterflies/finetune.yaml", "butterflies/scratch.yaml")
+    line = fails("fit", *scratch, *butterflies, *SMALL, "--model.num_classes=70")
+    assert "the data has 75 classes, model.num_classes=70" in line
+    line = fails("fit", *scratch, *butterflies, *SMALL, "--model.head.num_classes=70")
+    assert "model.head gives (70,) for model.num_classes=75: set its num_classes" in line

@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datamodules import ImageFolderDataModule, MNISTDataModule
+from datamodules.code_cache import cache_codes
+from lightning_modules import Autoencoder, Classifier, Inversion, MLPHead, MNISTDecoder, MNISTEncoder
+from tests.conftest import QUICK, Fails, Run
+from tests.lightning_modules.test_base import trainer
+
+IMAGES = torch.randint(0, 256, (150, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class Counting:
+    """Doubles images, and counts how many it was given."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, factor: float = 2.0) -> None:
+        self.seen, self.dtype, self.factor = 0, dtype, factor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return (images.flatten(1).float() * self.factor).to(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_are_encoded_once(tmp_path: Path, dtype: torch.dtype) -> None:
+    first, second = Counting(dtype), Counting(dtype)
+    codes = cache_codes(IMAGES, first, "key", tmp_path, 1.0)
+    assert codes.dtype == dtype
+    assert codes.equal(first(IMAGES))
+    assert cache_codes(IMAGES, second, "key", tmp_path, 1.0).equal(codes)
+    assert second.seen < 20  # a few are always encoded, to see whether the cache is right
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_images_or_another_encoder_have_a_cache_of_their_own(tmp_path: Path) -> None:
+    cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0)
+    for images, key in ((IMAGES, "other"), (IMAGES.flip(0), "key"), (IMAGES[1:], "key"), (255 - IMAGES, "key")):
+        encode = Counting()
+        assert cache_codes(images, encode, key, tmp_path, 1.0).equal(Counting()(images))
+        assert encode.seen > len(images)
+
+
+def test_a_cache_that_disagrees_with_the_encoder_is_made_anew(tmp_path: Path) -> None:
+    cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0)
+    changed = Counting(factor=3.0)  # its code was edited, which no hash of weights shows
+    assert cache_codes(IMAGES, changed, "key", tmp_path, 1.0).equal(Counting(factor=3.0)(IMAGES))
+
+
+def test_a_killed_build_is_not_believed(tmp_path: Path) -> None:
+    class Killed(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            if self.seen > 64:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_codes(IMAGES, Killed(), "key", tmp_path, 1.0)
+    assert list(tmp_path.iterdir()) == []
+    cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0)
+    (folder,) = tmp_path.iterdir()
+    with (folder / "codes").open("r+b") as file:
+        file.truncate(1000)
+    assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
+
+
+def test_too_large_a_cache_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"would take 0\.00 GB on disk, more than data\.code_cache_limit_gb=1e-06"):
+        cache_codes(IMAGES, Counting(), "key", tmp_path, 1e-6)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_on_cached_codes_is_the_training_on_images(tmp_path: Path) -> None:
+    """The same batches in the same order and the same codes: the same weights."""
+
+    def fit(model_class: type[Classifier] | type[Inversion], cache: bool) -> tuple[dict[str, Tensor], int]:
+        torch.manual_seed(0)
+        encoder = MNISTEncoder()
+        calls: list[int] = []
+        encoder.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+        options = {"freeze_encoder": True} if model_class is Classifier else {"encoder_checkpoint": None}
+        reader: nn.Module = MLPHead() if model_class is Classifier else MNISTDecoder()
+        model = model_class(encoder, reader, cache_codes=cache, **options)
+        data = MNISTDataModule(val_size=100, cache_dir=str(tmp_path))
+        run = trainer(tmp_path, max_epochs=3, limit_train_batches=1.0, limit_val_batches=1.0)
+        torch.manual_seed(1)
+        run.fit(model, data)
+        return model.state_dict() | {"val/loss": run.callback_metrics["val/loss"]}, sum(calls)
+
+    for model_class in (Classifier, Inversion):
+        plain, seen = fit(model_class, cache=False)
+        cached, seen_cached = fit(model_class, cache=True)
+        assert seen == 3 * 3900 + 4 * 100  # at every epoch, and in the sanity check
+        assert seen_cached < (4200 if model_class is Classifier else 100)  # the second class finds the first one's
+        assert all(torch.allclose(plain[name], cached[name], atol=1e-4) for name in plain)
+
+
+def test_what_cannot_be_cached_is_said(run: Run, fails: Fails, tmp_path: Path) -> None:
+    flags = [*QUICK, "--model=Classifier", "--model.encoder=MNISTEncoder", "--model.head=MLPHead"]
+    flags += ["--trainer.callbacks=null", "--model.cache_codes=true"]
+    assert "set model.freeze_encoder true" in fails("fit", *flags)
+    flags += ["--model.freeze_encoder=true", f"--data.cache_dir={tmp_path / 'cache'}"]
+    assert "set data.augmentations to null" in fails("fit", *flags, "--data.augmentations+=PerImageAffine")
+    run("fit", *flags)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_predictions_name_the_files_in_the_order_of_the_data(tmp_path: Path) -> None:
+    from callbacks import PredictionWriter, RunLogger
+    from tests.datamodules.test_image_folder import make_tree
+
+    data = ImageFolderDataModule(str(make_tree(tmp_path)), image_size=8, cache_dir=str(tmp_path), predict_split="train")
+    run = trainer(tmp_path, callbacks=[PredictionWriter()], logger=RunLogger(tmp_path / "run"))
+    run.predict(Autoencoder(nn.Flatten(), nn.Unflatten(1, (3, 8, 8))), data)
+    predictions = np.load(tmp_path / "run/predictions.npz")
+    assert len(predictions["name"]) == len(predictions["code"]) == 63
+    for name, label, code in zip(predictions["name"], predictions["label"], predictions["code"], strict=True):
+        folder, _, index = str(name).removesuffix(".png").partition("/")
+        assert data.class_names[label] == folder
+        assert round(255 * float(code[64])) == 5 * int(index)  # the green channel tells the image

@@ -40,14 +40,13 @@ class GaussianEncoder(nn.Module):
 class MNISTGaussianEncoder(GaussianEncoder):
     """The trunk of `MNISTEncoder` with heads for mean and log-variance."""
 
-    def __init__(self, latent_dim: int = 12, width: int = 16) -> None:
+    def __init__(self, latent_dim: int = 12) -> None:
         """Builds the layers.
 
         Args:
             latent_dim: Length of the code.
-            width: Channels after the first convolution; each later one doubles them.
         """
-        super().__init__(nn.Sequential(*list(MNISTEncoder(width=width))[:-1]), 36 * width, latent_dim)
+        super().__init__(nn.Sequential(*list(MNISTEncoder())[:-1]), 576, latent_dim)
 
 
 class ConvGaussianEncoder(GaussianEncoder):

@@ -9,24 +9,23 @@ class MNISTEncoder(nn.Sequential):
     Maps images `(B, 1, 28, 28)` in [0, 1] to codes `(B, latent_dim)`, unbounded.
     """
 
-    def __init__(self, latent_dim: int = 12, width: int = 16) -> None:
+    def __init__(self, latent_dim: int = 12) -> None:
         """Builds the layers.
 
         Args:
             latent_dim: Length of the code.
-            width: Channels after the first convolution; each later one doubles them.
         """
         super().__init__(
-            nn.Conv2d(1, width, 5),
+            nn.Conv2d(1, 16, 5),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.Conv2d(16, 32, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(36 * width, latent_dim),
+            nn.Linear(576, latent_dim),
         )
 
 
@@ -36,20 +35,19 @@ class MNISTDecoder(nn.Sequential):
     Maps codes `(B, latent_dim)` to images `(B, 1, 28, 28)` in [0, 1].
     """
 
-    def __init__(self, latent_dim: int = 12, width: int = 16) -> None:
+    def __init__(self, latent_dim: int = 12) -> None:
         """Builds the layers.
 
         Args:
             latent_dim: Length of the code.
-            width: Channels before the last convolution; each earlier one has twice those of the next.
         """
         super().__init__(
-            nn.Linear(latent_dim, 36 * width),
-            nn.Unflatten(1, (4 * width, 3, 3)),
-            nn.ConvTranspose2d(4 * width, 2 * width, 3, stride=2, padding=1, output_padding=1),
+            nn.Linear(latent_dim, 576),
+            nn.Unflatten(1, (64, 3, 3)),
+            nn.ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1),
+            nn.ConvTranspose2d(32, 16, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, 1, 5, stride=2, output_padding=1),
+            nn.ConvTranspose2d(16, 1, 5, stride=2, output_padding=1),
             nn.Sigmoid(),
         )

@@ -6,6 +6,8 @@ from .inversion import Inversion
 from .networks import (
     ConvDecoder,
     ConvGaussianEncoder,
+    FaceDecoder,
+    FaceEncoder,
     MLPHead,
     MNISTDecoder,
     MNISTEncoder,
@@ -22,6 +24,8 @@ __all__ = [
     "Classifier",
     "ConvDecoder",
     "ConvGaussianEncoder",
+    "FaceDecoder",
+    "FaceEncoder",
     "Inversion",
     "MLPHead",
     "MNISTDecoder",

@@ -79,6 +79,18 @@ class ActiveUnits(Metric):
         return (variance > self.threshold).sum().float()
 
 
+class PiecewiseSSIM(StructuralSimilarityIndexMeasure):
+    """SSIM of images in [0, 1], a few at a time: torchmetrics holds some twenty copies of what it is given."""
+
+    pixels = 2**22
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds images `(B, C, H, W)` and their targets."""
+        count = max(1, self.pixels // preds[0].numel())
+        for piece in zip(preds.split(count), target.split(count), strict=True):
+            super().update(*piece)
+
+
 def reconstruction_metrics(prefix: str) -> MetricCollection:
     """Loss, MSE, PSNR and SSIM of images in [0, 1].
 
@@ -94,7 +106,7 @@ def reconstruction_metrics(prefix: str) -> MetricCollection:
         "loss": MeanLoss(),
         "mse": MeanSquaredError(),
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
-        "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+        "ssim": PiecewiseSSIM(data_range=1.0),
     }
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 

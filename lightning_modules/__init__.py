@@ -2,6 +2,7 @@
 
 from .autoencoder import Autoencoder
 from .classifier import Classifier
+from .classifier_reconstructor import ClassifierReconstructor
 from .inversion import Inversion
 from .networks import (
     ConvDecoder,
@@ -22,6 +23,7 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "Classifier",
+    "ClassifierReconstructor",
     "ConvDecoder",
     "ConvGaussianEncoder",
     "FaceDecoder",

@@ -8,6 +8,7 @@ from .gradient_norms import GradientNorms
 from .knn_probe import KNNProbe
 from .latent_projection import LatentProjection
 from .latent_walks import Interpolation, Traversal
+from .memory import ModelMemory
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
@@ -23,6 +24,7 @@ __all__ = [
     "KNNProbe",
     "LastCheckpoint",
     "LatentProjection",
+    "ModelMemory",
     "PredictionWriter",
     "PriorSamples",
     "ProgressBar",

@@ -2,10 +2,12 @@
 
 from .channels_last import ChannelsLast
 from .checkpoints import LastCheckpoint, StopOnNaN
+from .code_plane import CodePlane
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
 from .gradient_norms import GradientNorms
 from .knn_probe import KNNProbe
+from .labelled_grid import LabelledGrid
 from .latent_projection import LatentProjection
 from .latent_walks import Interpolation, Traversal
 from .memory import ModelMemory
@@ -17,11 +19,13 @@ from .run_directory import RunDirectory, RunLogger
 
 __all__ = [
     "ChannelsLast",
+    "CodePlane",
     "ConfusionMatrix",
     "Curves",
     "GradientNorms",
     "Interpolation",
     "KNNProbe",
+    "LabelledGrid",
     "LastCheckpoint",
     "LatentProjection",
     "ModelMemory",

@@ -18,7 +18,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 import callbacks
 import datamodules
 import lightning_modules
-from callbacks import Curves, LastCheckpoint, PredictionWriter, ProgressBar, RunDirectory, RunLogger, StopOnNaN
+from callbacks import (
+    Curves,
+    LastCheckpoint,
+    ModelMemory,
+    PredictionWriter,
+    ProgressBar,
+    RunDirectory,
+    RunLogger,
+    StopOnNaN,
+)
 from lightning_modules.checkpoints import load_checkpoint
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
@@ -133,6 +142,7 @@ class PreimageCLI(LightningCLI):
             StopOnNaN(),
             Curves(),
             PredictionWriter(),
+            ModelMemory(),
             RunDirectory(self.config_text),
         ]
         if config.enable_checkpointing is False:

@@ -2,12 +2,15 @@
 
 from .channels_last import ChannelsLast
 from .checkpoints import LastCheckpoint, StopOnNaN
+from .code_plane import CodePlane
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
 from .gradient_norms import GradientNorms
 from .knn_probe import KNNProbe
+from .labelled_grid import LabelledGrid
 from .latent_projection import LatentProjection
 from .latent_walks import Interpolation, Traversal
+from .memory import ModelMemory
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
@@ -16,13 +19,16 @@ from .run_directory import RunDirectory, RunLogger
 
 __all__ = [
     "ChannelsLast",
+    "CodePlane",
     "ConfusionMatrix",
     "Curves",
     "GradientNorms",
     "Interpolation",
     "KNNProbe",
+    "LabelledGrid",
     "LastCheckpoint",
     "LatentProjection",
+    "ModelMemory",
     "PredictionWriter",
     "PriorSamples",
     "ProgressBar",

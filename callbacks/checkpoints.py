@@ -24,6 +24,10 @@ class LastCheckpoint(ModelCheckpoint):
         self._interrupted = False
         self._handler: Any = None
 
+    def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
+        # Also after an epoch without a validation: the training may end before the next one.
+        return super()._should_save_on_train_epoch_end(trainer) or (trainer.check_val_every_n_epoch or 1) > 1
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over Ctrl-C."""
         self._interrupted = False

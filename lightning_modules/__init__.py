@@ -2,10 +2,13 @@
 
 from .autoencoder import Autoencoder
 from .classifier import Classifier
+from .classifier_reconstructor import ClassifierReconstructor
 from .inversion import Inversion
 from .networks import (
     ConvDecoder,
     ConvGaussianEncoder,
+    FaceDecoder,
+    FaceEncoder,
     MLPHead,
     MNISTDecoder,
     MNISTEncoder,
@@ -20,8 +23,11 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "Classifier",
+    "ClassifierReconstructor",
     "ConvDecoder",
     "ConvGaussianEncoder",
+    "FaceDecoder",
+    "FaceEncoder",
     "Inversion",
     "MLPHead",
     "MNISTDecoder",

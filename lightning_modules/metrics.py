@@ -5,7 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+)
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.regression import MeanSquaredError
 
@@ -79,6 +85,18 @@ class ActiveUnits(Metric):
         return (variance > self.threshold).sum().float()
 
 
+class PiecewiseSSIM(StructuralSimilarityIndexMeasure):
+    """SSIM of images in [0, 1], a few at a time: torchmetrics holds some twenty copies of what it is given."""
+
+    pixels = 2**22
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds images `(B, C, H, W)` and their targets."""
+        count = max(1, self.pixels // preds[0].numel())
+        for piece in zip(preds.split(count), target.split(count), strict=True):
+            super().update(*piece)
+
+
 def reconstruction_metrics(prefix: str) -> MetricCollection:
     """Loss, MSE, PSNR and SSIM of images in [0, 1].
 
@@ -94,28 +112,49 @@ def reconstruction_metrics(prefix: str) -> MetricCollection:
         "loss": MeanLoss(),
         "mse": MeanSquaredError(),
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
-        "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+        "ssim": PiecewiseSSIM(data_range=1.0),
     }
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
-def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
+def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") -> MetricCollection:
     """Loss, accuracy and macro F1 over the whole split; images with label -1 (unlabelled) do not count.
 
     Args:
         num_classes: Number of classes.
         prefix: Put before each name, for example `val/`.
+        loss: Name of the loss.
 
     Returns:
         A collection updated with `value`, `weight`, `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
     metrics: dict[str, Metric | MetricCollection] = {
-        "loss": MeanLoss(),
+        loss: MeanLoss(),
         "accuracy": MulticlassAccuracy(average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
     }
     return MetricCollection(metrics, prefix=prefix)
+
+
+def probability_metrics(num_classes: int) -> dict[str, Metric | MetricCollection]:
+    """ROC AUC, average precision and expected calibration error over the whole split, without label -1.
+
+    The first two are means over the classes, each against the others, so that neither of two classes is the positive
+    one; the calibration error compares the probability of the predicted class with the accuracy, in 15 bins.
+
+    Args:
+        num_classes: Number of classes.
+
+    Returns:
+        Metrics updated with `preds` (probabilities `(B, num_classes)`) and `target` `(B,)`.
+    """
+    options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
+    return {
+        "auroc": MulticlassAUROC(average="macro", **options),
+        "average_precision": MulticlassAveragePrecision(average="macro", **options),
+        "calibration_error": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
+    }
 
 
 def reset(metric: Metric | MetricCollection) -> None:

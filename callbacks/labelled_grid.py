@@ -1,0 +1,85 @@
+"""Images with what a model that classifies and reconstructs makes of them."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from .pictures import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KEYS = ("image", "target", "reconstruction", "label", "logits")
+
+
+class LabelledGrid(Picture):
+    """Draws what the encoder sees of an image, the target and its reconstruction, under label and prediction.
+
+    For modules such as `ClassifierReconstructor`, for the same images of the split at every epoch. The first row is the
+    encoder's `prepare(images)`, where it has such a method; without a reconstruction it is the only one.
+    """
+
+    name = "labelled"
+
+    def __init__(self, count: int = 8, every_n_epochs: int = 5) -> None:
+        """Sets the size of the grid.
+
+        Args:
+            count: Number of images, one per column.
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        super().__init__(every_n_epochs)
+        self.count = count
+        self._parts: list[dict[str, Tensor]] = []
+
+    def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
+        """Keeps some images with all that belongs to them."""
+        if batch_idx == 0:
+            self._parts = []
+        if "image" in outputs and "logits" in outputs:
+            chosen = self.pick(trainer, batch_idx, len(outputs["image"]), self.count)
+            self._parts.append({key: outputs[key][chosen].cpu() for key in _KEYS if key in outputs})
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+        """Writes label and prediction over each column."""
+        if not self._parts:
+            return None
+        kept = {key: torch.cat([part[key] for part in self._parts]) for key in self._parts[0]}
+        prepare = getattr(pl_module.encoder, "prepare", None)
+        rows = {} if prepare is None else {"input": prepare(kept["image"])}
+        rows |= {key: kept[key] for key in ("target", "reconstruction") if key in kept}
+        probabilities = kept["logits"].float().softmax(dim=1)
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = names or [str(number) for number in range(probabilities.shape[1])]
+        return labelled_figure(rows or {"image": kept["image"]}, kept["label"], probabilities, names)
+
+
+def labelled_figure(rows: dict[str, Tensor], labels: Tensor, probabilities: Tensor, names: list[str]) -> "Figure":
+    """Lays images out in named rows, with the label and the predicted class over each column.
+
+    Args:
+        rows: Images `(N, C, H, W)` in [0, 1] by the name of their row, C = 1 or 3.
+        labels: Class indices `(N,)`, -1 for an image whose label is not given.
+        probabilities: Class probabilities `(N, num_classes)`.
+        names: Names of the classes.
+
+    Returns:
+        The figure; a prediction is green where it is right and red where it is wrong.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.6 * len(labels), 1.6 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(labels), squeeze=False)
+    for line, (row, images) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(row)
+        for place, image in zip(line, images.clamp(0, 1).float(), strict=True):
+            place.imshow(image.permute(1, 2, 0).squeeze(2), cmap="gray", vmin=0, vmax=1)
+            place.set(xticks=[], yticks=[])
+    for place, label, probability in zip(axes[0], labels.tolist(), probabilities, strict=True):
+        best = int(probability.argmax())
+        color = "gray" if label < 0 else "green" if best == label else "red"
+        text = f"{names[label] if label >= 0 else 'unlabelled'}\npredicted {names[best]} {probability[best]:.0%}"
+        place.set_title(text, color=color, fontsize=8)
+    return figure

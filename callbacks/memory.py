@@ -1,0 +1,50 @@
+"""The memory that a training takes, known before it is asked for."""
+
+import os
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+
+STATES = 4  # the weights, their gradients, and the two moments of Adam
+
+
+class ModelMemory(Callback):
+    """Says what memory a model takes in training, and refuses one that the machine cannot hold.
+
+    Counted are the weights and, of those that train, the gradients and the two moments that Adam and its variants keep;
+    plain SGD takes less. The feature maps of a batch come on top.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compares, before gradients and moments are made."""
+        if stage != "fit":
+            return
+        device = trainer.strategy.root_device
+        needed, there = training_memory(pl_module), device_memory(device)
+        if device.type != "cuda":
+            there //= trainer.num_devices  # processes that share the machine
+        count = sum(parameter.numel() for parameter in pl_module.parameters())
+        text = f"{count / 1e6:.1f} M parameters take {needed / 1e9:.2f} GB with their gradients and two moments (Adam)"
+        if needed > there:
+            raise ValueError(
+                f"the model's {text}, and {device} has {there / 1e9:.2f} GB for each process: take a smaller model,"
+                " for example by the width of its networks, or a machine with more memory"
+            )
+        rank_zero_info(f"memory: {text}, of {there / 1e9:.2f} GB; the feature maps of a batch come on top")
+
+
+def training_memory(model: nn.Module) -> int:
+    """Bytes that a model takes in training with Adam, without its feature maps."""
+    sizes = {True: 0, False: 0}
+    for parameter in model.parameters():
+        sizes[parameter.requires_grad] += parameter.numel() * parameter.element_size()
+    return STATES * sizes[True] + sizes[False]
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, or that the machine has in all for any other device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

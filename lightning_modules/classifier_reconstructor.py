@@ -1,0 +1,174 @@
+"""The classifier that also reconstructs: one code, from which a class is read and an image is rebuilt."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from .autoencoder import resize_to
+from .base import Batch, EncoderModule, Split
+from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
+
+Reconstruction = Literal["joint", "detached", "none"]
+
+
+class ClassifierReconstructor(EncoderModule):
+    """Predicts a class from the code of an encoder and rebuilds the image from the same code.
+
+    The loss is the cross-entropy plus a multiple of the mean squared error. Where the code is as long as there are
+    classes, it is the logits themselves; otherwise a linear layer reads the logits off it.
+
+    With `reconstruction="detached"` the classifier learns exactly as with `none`, bit for bit on the CPU, as long as no
+    clipping of the gradient's norm (`trainer.gradient_clip_val`) ties the two together.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int = 2,
+        num_classes: int = 2,
+        reconstruction: Reconstruction = "joint",
+        reconstruction_weight: float = 1.0,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Joins an encoder, a decoder and what reads the logits off the code.
+
+        Args:
+            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, latent_dim)`.
+            decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
+                the target is the data's image resized to it.
+            latent_dim: Length of the code; that of `num_classes` makes the code the logits.
+            num_classes: Number of classes.
+            reconstruction: Train the encoder on both errors (`joint`), train the decoder on the code without touching
+                the classifier (`detached`: the inversion of a classifier), or train no decoder (`none`).
+            reconstruction_weight: Weight of the mean squared error beside the cross-entropy.
+            class_weights: Weight of each class in the cross-entropy, or `balanced`: inversely proportional to the
+                class's share of the training split, 1 on average over its images.
+            kwargs: How the encoder starts and what trains, see `EncoderModule`.
+        """
+        super().__init__(encoder, **kwargs)
+        if isinstance(class_weights, list) and (len(class_weights) != num_classes or min(class_weights) < 0):
+            raise ValueError(f"model.class_weights={class_weights} must be {num_classes} numbers from 0 up")
+        self.decoder = decoder
+        self.latent_dim = latent_dim
+        self.head = nn.Identity() if latent_dim == num_classes else nn.Linear(latent_dim, num_classes)
+        self.num_classes = num_classes
+        self.reconstruction = reconstruction
+        self.reconstruction_weight = reconstruction_weight
+        self.balanced = class_weights == "balanced"
+        self.class_weights: Tensor
+        weights = class_weights if isinstance(class_weights, list) else [1.0] * num_classes
+        self.register_buffer("class_weights", torch.tensor(weights))
+        if reconstruction == "none":
+            self.decoder.requires_grad_(False)  # it would be a parameter without a gradient, over which DDP stumbles
+        self._make_metrics()
+
+    def _make_metrics(self) -> None:
+        rebuilds = self.reconstruction != "none"
+        self.train_metrics, self.val_metrics, self.test_metrics = (
+            classification_metrics(self.num_classes, prefix, loss="cross_entropy")
+            for prefix in ("train/", "val/", "test/")
+        )
+        for metrics in (self.val_metrics, self.test_metrics):
+            metrics.add_metrics(probability_metrics(self.num_classes))
+        errors: dict[str, Metric | MetricCollection] = {"loss": MeanLoss()}
+        if rebuilds:
+            errors["mse"] = MeanLoss("mse")
+        self.train_errors = MetricCollection(errors, prefix="train/", compute_groups=False)
+        self.val_errors, self.test_errors = (
+            reconstruction_metrics(prefix) if rebuilds else MetricCollection({"loss": MeanLoss()}, prefix=prefix)
+            for prefix in ("val/", "test/")
+        )
+        #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
+        self.confusion = MulticlassConfusionMatrix(self.num_classes, ignore_index=-1, validate_args=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
+        return self._logits(self.encoder(images))
+
+    def _logits(self, code: Tensor) -> Tensor:
+        if code.shape[1:] != (self.latent_dim,):
+            raise ValueError(
+                f"the encoder gives codes {tuple(code.shape)}, expected (B, {self.latent_dim}): set model.latent_dim"
+            )
+        logits: Tensor = self.head(code)
+        return logits.float()
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
+        image: Tensor = self.decoder(code)
+        return image.float().contiguous()  # torchmetrics takes no other memory format
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
+        return self.decode(self.encoder(images))
+
+    def setup(self, stage: str) -> None:
+        """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
+        super().setup(stage)
+        if self.balanced and stage == "fit":
+            self.class_weights.copy_(self._balance())
+
+    def _balance(self) -> Tensor:
+        """Weights `(num_classes,)` by the labels of the training split."""
+        labels = getattr(getattr(getattr(self.trainer, "datamodule", None), "train_set", None), "labels", None)
+        if labels is None:
+            raise ValueError("model.class_weights=balanced needs a data module with a train_set.labels: give numbers")
+        counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
+        if len(counts) != self.num_classes or counts.min() < 1:
+            raise ValueError(
+                f"model.class_weights=balanced needs training images of each of model.num_classes={self.num_classes}"
+                f" classes, the data has {counts.tolist()}: set num_classes, or give numbers"
+            )
+        return counts.sum() / (self.num_classes * counts)
+
+    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        images, labels, *_ = batch
+        code = self.code_of(batch)
+        logits = self._logits(code)
+        count = (labels >= 0).sum()
+        total = F.cross_entropy(logits, labels, self.class_weights, ignore_index=-1, reduction="sum")
+        cross_entropy = loss = total / count.clamp(min=1)
+        outputs = {"code": code, "label": labels, "logits": logits, "image": images}
+        errors: dict[str, Tensor] = {}
+        if self.reconstruction != "none":
+            reconstruction = self.decode(code.detach() if self.reconstruction == "detached" else code)
+            target = resize_to(images, reconstruction)
+            mse = F.mse_loss(reconstruction, target)
+            loss = cross_entropy + self.reconstruction_weight * mse
+            outputs |= {"reconstruction": reconstruction, "target": target}
+            errors = {"mse": mse.detach(), "preds": reconstruction.detach(), "target": target}
+        getattr(self, f"{split}_metrics").update(
+            value=cross_entropy.detach(), weight=count, preds=logits.detach().softmax(dim=1), target=labels
+        )
+        getattr(self, f"{split}_errors").update(value=loss.detach(), weight=len(images), **errors)
+        if split != "train":
+            self.confusion.update(logits, labels)
+        return outputs | {"loss": loss}
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics of the epoch."""
+        super().on_train_epoch_end()
+        self._log_metrics(self.train_errors)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the validation split."""
+        super().on_validation_epoch_end()
+        self._log_metrics(self.val_errors)
+        reset(self.confusion)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the test split."""
+        super().on_test_epoch_end()
+        self._log_metrics(self.test_errors)
+        reset(self.confusion)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns codes `(B, latent_dim)`, class probabilities `(B, num_classes)` and labels of a batch."""
+        code = self.code_of(batch)
+        return {"code": code, "probability": self._logits(code).softmax(dim=1), "label": batch[1]}

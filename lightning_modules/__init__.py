@@ -3,7 +3,7 @@
 from .autoencoder import Autoencoder
 from .classifier import Classifier
 from .classifier_reconstructor import ClassifierReconstructor
-from .inversion import Inversion
+from .inversion import Inversion, OptimizationInversion
 from .networks import (
     ConvDecoder,
     ConvGaussianEncoder,
@@ -34,6 +34,7 @@ __all__ = [
     "MNISTEncoder",
     "MNISTGaussianEncoder",
     "OneCycle",
+    "OptimizationInversion",
     "ResidualDecoder",
     "ResidualGaussianEncoder",
 ]

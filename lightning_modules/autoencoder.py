@@ -51,22 +51,31 @@ class Autoencoder(EncoderModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] as `(B, C, h, w)` in [0, 1]."""
-        reconstruction: Tensor = self.decoder(self.encoder(images))
-        return reconstruction
+        return self.decode(self.read(images))
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
+        images: Tensor = self.decoder(code)
+        return images
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
         images, labels, *_ = batch
         code = self.code_of(batch)
         # torchmetrics takes no other memory format, and the squares of bfloat16 would lose digits.
-        reconstruction = self.decoder(code).float().contiguous()
+        reconstruction = self.decode(code).float().contiguous()
         target = resize_to(images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
+        outputs = {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}
+        self._measure(outputs, split)
+        return outputs
+
+    def _measure(self, outputs: dict[str, Tensor], split: Split, **values: Tensor) -> None:
+        """Updates the metrics of a split with the outputs of a step and other values per batch."""
+        preds, target = outputs["reconstruction"].detach(), outputs["target"]
         metrics = getattr(self, f"{split}_metrics")
-        metrics.update(value=loss.detach(), weight=len(images), preds=reconstruction.detach(), target=target)
-        return {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}
+        metrics.update(value=outputs["loss"].detach(), weight=len(target), preds=preds, target=target, **values)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, reconstructions and labels of a batch."""
-        images, labels = batch
-        code = self.encoder(images)
-        return {"code": code, "reconstruction": self.decoder(code), "label": labels}
+        code = self.code_of(batch)
+        return {"code": code, "reconstruction": self.decode(code), "label": batch[1]}

@@ -1,17 +1,25 @@
-"""The inversion of a representation: a decoder that learns the expected image behind a frozen encoder's code."""
+"""The inversion of a representation: what of an image can be rebuilt from a frozen encoder's code."""
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .autoencoder import Autoencoder
+from .base import Split
+from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
+
+COMMON_SIZE = 64  # at which reconstructions of any size are compared
 
 
 class Inversion(Autoencoder):
     """Learns a decoder for an encoder that stays as it is (Dosovitskiy and Brox 2016, arXiv 1506.02753).
 
     Under the squared error the decoder's answer to a code is the mean of all images that share it, so what is sharp in
-    the reconstruction is what the code keeps.
+    the reconstruction is what the code keeps. The test adds the paper's normalised error, the distance of the
+    reconstruction's code from the image's (`feature_error`, relative to the latter's norm), and all errors at the
+    common size of 64 x 64 (`*_64`), where decoders of any size can be compared.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, encoder_checkpoint: str | None, **kwargs: Any) -> None:
@@ -25,3 +33,111 @@ class Inversion(Autoencoder):
             kwargs: What trains the decoder, see `EncoderModule`.
         """
         super().__init__(encoder, decoder, encoder_checkpoint=encoder_checkpoint, freeze_encoder=True, **kwargs)
+        self.test_metrics.add_metrics(
+            {"normalized_error": NormalizedError(), "feature_error": MeanLoss("feature_error")}
+        )
+        self.common_metrics = reconstruction_metrics("test/", f"_{COMMON_SIZE}")
+        self.common_metrics.add_metrics({"normalized_error": NormalizedError()})
+
+    def _measure(self, outputs: dict[str, Tensor], split: Split, **values: Tensor) -> None:
+        if split == "test":
+            code = outputs["code"].flatten(1).float()
+            distance = (self.read(outputs["reconstruction"]).flatten(1).float() - code).norm(dim=1)
+            values["feature_error"] = (distance / code.norm(dim=1)).mean()
+            preds, target = (at_common_size(outputs[key].detach()) for key in ("reconstruction", "target"))
+            loss = F.mse_loss(preds, target)
+            self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
+        super()._measure(outputs, split, **values)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the test split."""
+        super().on_test_epoch_end()
+        self._log_metrics(self.common_metrics)
+
+
+def at_common_size(images: Tensor) -> Tensor:
+    """Resizes images `(B, C, h, w)` in [0, 1] to `(B, C, 64, 64)`."""
+    if images.shape[-2:] == (COMMON_SIZE, COMMON_SIZE):
+        return images
+    return F.interpolate(images, (COMMON_SIZE, COMMON_SIZE), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+class OptimizationInversion(Inversion):
+    """Searches an image with a given code by gradient descent, with no training (Mahendran and Vedaldi 2015).
+
+    It minimises the squared distance of the codes, relative to the given one, plus the total variation of the image and
+    the sixth power of its distance from gray (arXiv 1412.0035; Adam takes the place of momentum). There is nothing to
+    `fit`: `preimage test` measures it, and the reconstructions are images in [0, 1] as those of a decoder.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        image_size: int = 64,
+        channels: int = 3,
+        steps: int = 200,
+        lr: float = 0.05,
+        variation_weight: float = 1.0,
+        norm_weight: float = 1.0,
+        encoder_checkpoint: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Sets up the search.
+
+        Args:
+            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
+            image_size: Height and width of the image that is searched.
+            channels: Channels of the image.
+            steps: Steps of gradient descent.
+            lr: Size of a step of Adam, for images in [0, 1].
+            variation_weight: Weight of the total variation: the sum of squared differences of neighbours per pixel.
+            norm_weight: Weight of the mean of `(2 x - 1) ** 6`, which keeps pixels from the ends of their range.
+            encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
+                weights along.
+            kwargs: See `EncoderModule`.
+        """
+        super().__init__(encoder, nn.Identity(), encoder_checkpoint, **kwargs)
+        self.size = (channels, image_size, image_size)
+        self.steps = steps
+        self.lr = lr
+        self.variation_weight = variation_weight
+        self.norm_weight = norm_weight
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Searches images `(B, C, h, w)` in [0, 1] with codes `(B, ...)`."""
+        with torch.inference_mode(False), torch.enable_grad():
+            given = code.detach().clone().flatten(1).float()
+            generator = torch.Generator(given.device).manual_seed(0)
+            noise = torch.randn(len(given), *self.size, device=given.device, generator=generator)
+            images = (0.5 + 0.01 * noise).requires_grad_()
+            optimizer = torch.optim.Adam([images], lr=self.lr)
+            for _ in range(self.steps):
+                optimizer.zero_grad()
+                self._objective(images, given).sum().backward()
+                optimizer.step()
+                images.data.clamp_(0, 1)
+        return images.detach()
+
+    def _objective(self, images: Tensor, given: Tensor) -> Tensor:
+        """What is minimised, for each image `(B,)`."""
+        distance = (self.encoder(images).flatten(1).float() - given).square().sum(dim=1) / given.square().sum(dim=1)
+        return distance + self.variation_weight * total_variation(images) + self.norm_weight * norm(images)
+
+    def configure_optimizers(self) -> Any:
+        """There is nothing to train.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("OptimizationInversion has nothing to fit: run preimage test")
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Sum of the squared differences of vertical and horizontal neighbours, per pixel, of images `(B, C, H, W)`."""
+    down, right = images.diff(dim=2).square().sum(dim=(1, 2, 3)), images.diff(dim=3).square().sum(dim=(1, 2, 3))
+    return (down + right) / images[0].numel()
+
+
+def norm(images: Tensor) -> Tensor:
+    """Mean sixth power of the distance from gray, 1 at the ends of [0, 1], of images `(B, C, H, W)`."""
+    return (2 * images - 1).pow(6).mean(dim=(1, 2, 3))

@@ -85,6 +85,40 @@ class ActiveUnits(Metric):
         return (variance > self.threshold).sum().float()
 
 
+class NormalizedError(Metric):
+    """Mean distance of reconstructions from their images, over the mean distance between two images of the split.
+
+    0 for perfect reconstructions and about 1 for those of other images (Dosovitskiy and Brox 2016, arXiv 1506.02753).
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    total: Tensor
+    targets: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Starts with no images.
+
+        Args:
+            kwargs: The arguments of every torchmetrics Metric.
+        """
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("targets", [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds reconstructions `(B, C, H, W)` in [0, 1] and their images."""
+        self.total += torch.linalg.vector_norm((preds - target).flatten(1), dim=1).sum()
+        self.targets.append((target.flatten(1) * 255).round().to(torch.uint8))  # a quarter of the memory
+
+    def compute(self) -> Tensor:
+        """The ratio of the two means; NaN for fewer than two images."""
+        targets = torch.cat(list(self.targets)).float() / 255
+        count = len(targets)
+        distances = sum(torch.cdist(part, targets).double().sum() for part in targets.split(500))
+        return (self.total / count) / (distances / (count * (count - 1)))
+
+
 class PiecewiseSSIM(StructuralSimilarityIndexMeasure):
     """SSIM of images in [0, 1], a few at a time: torchmetrics holds some twenty copies of what it is given."""
 
@@ -97,13 +131,14 @@ class PiecewiseSSIM(StructuralSimilarityIndexMeasure):
             super().update(*piece)
 
 
-def reconstruction_metrics(prefix: str) -> MetricCollection:
+def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
     """Loss, MSE, PSNR and SSIM of images in [0, 1].
 
     PSNR and SSIM are computed per image and then averaged; the MSE is over all pixels.
 
     Args:
         prefix: Put before each name, for example `val/`.
+        postfix: Put after each name.
 
     Returns:
         A collection updated with `value`, `weight`, `preds` and `target`, the last two `(B, C, H, W)`.
@@ -114,7 +149,7 @@ def reconstruction_metrics(prefix: str) -> MetricCollection:
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
         "ssim": PiecewiseSSIM(data_range=1.0),
     }
-    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+    return MetricCollection(metrics, prefix=prefix, postfix=postfix, compute_groups=False)
 
 
 def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") -> MetricCollection:

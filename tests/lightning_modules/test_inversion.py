@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+from torch import nn
+from torch.nn import functional as F
+
+from datamodules import MNISTDataModule
+from lightning_modules import Inversion, MNISTDecoder, MNISTEncoder, OptimizationInversion
+from lightning_modules.inversion import at_common_size, norm, total_variation
+from lightning_modules.metrics import NormalizedError
+from tests.lightning_modules.test_base import trainer
+
+
+def test_the_normalised_error_is_that_of_the_paper() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(0, 256, (700, 3, 5, 5), generator=generator) / 255
+    preds = (targets + 0.1 * torch.randn(targets.shape, generator=generator)).clamp(0, 1)
+    metric = NormalizedError()
+    for part in zip(preds.split(64), targets.split(64), strict=True):
+        metric.update(*part)
+    errors = np.linalg.norm((preds - targets).flatten(1), axis=1)
+    assert float(metric.compute()) == pytest.approx(errors.mean() / pdist(targets.flatten(1)).mean(), rel=1e-4)
+
+
+def test_test_metrics_at_own_and_common_size_and_of_the_features(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(), Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint=None)
+    (values,) = trainer(tmp_path, limit_test_batches=1.0).test(model, data, verbose=False)
+    images = data.test_set.images.float() / 255
+    model.eval()
+    with torch.no_grad():
+        code, reconstruction = model.encoder(images), model(images)
+        again = model.encoder(reconstruction)
+        large = [F.interpolate(part, (64, 64), mode="bilinear", antialias=True) for part in (reconstruction, images)]
+    assert values["test/feature_error"] == pytest.approx(
+        float(((again - code).norm(dim=1) / code.norm(dim=1)).mean()), rel=1e-4
+    )
+    errors = (reconstruction - images).flatten(1).norm(dim=1)
+    assert values["test/normalized_error"] == pytest.approx(
+        float(errors.mean()) / pdist(images.flatten(1)).mean(), rel=1e-4
+    )
+    mse = (large[0] - large[1]).square().mean(dim=(1, 2, 3))
+    assert values["test/mse_64"] == pytest.approx(float(mse.mean()), rel=1e-4)
+    assert values["test/psnr_64"] == pytest.approx(float((-10 * mse.log10()).mean()), rel=1e-4)
+    assert {"test/ssim_64", "test/normalized_error_64"} < set(values)
+    assert at_common_size(large[0]) is large[0]
+
+
+def test_total_variation_and_norm_of_images_one_can_count() -> None:
+    images = torch.full((2, 1, 4, 4), 0.5)
+    images[1, 0, :, 2:] = 1.0  # one edge of height 0.5, crossed in four rows
+    assert total_variation(images).tolist() == [0.0, 4 * 0.25 / 16]
+    assert norm(images).tolist() == [0.0, 0.5]
+
+
+def test_optimisation_finds_the_image_where_the_code_determines_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.orthogonal(nn.Linear(784, 784)))
+    search = OptimizationInversion(
+        encoder, image_size=28, channels=1, steps=300, variation_weight=0, norm_weight=0, lr=0.02
+    )
+    run = trainer(tmp_path, limit_test_batches=1)
+    (values,) = run.test(search, MNISTDataModule(batch_size=64), verbose=False)
+    assert values["test/psnr"] > 30
+    assert values["test/feature_error"] < 0.1
+    rough = OptimizationInversion(encoder, image_size=28, channels=1, steps=300, variation_weight=10.0, lr=0.02)
+    (smooth,) = trainer(tmp_path, limit_test_batches=1).test(rough, MNISTDataModule(batch_size=64), verbose=False)
+    assert smooth["test/psnr"] < values["test/psnr"]
+
+
+def test_optimisation_has_nothing_to_fit(tmp_path: Path) -> None:
+    search = OptimizationInversion(MNISTEncoder(), image_size=28, channels=1)
+    with pytest.raises(ValueError, match="nothing to fit: run preimage test"):
+        trainer(tmp_path).fit(search, MNISTDataModule())

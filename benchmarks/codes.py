@@ -1,6 +1,6 @@
 """Seconds per epoch of the butterflies' second stage: with cached codes, and encoding the images at every epoch.
 
-Run as `python benchmarks/codes.py CHECKPOINT ROOT [OVERLAY]`, the checkpoint of the VAE and a folder or zip file of images.
+Run as `python benchmarks/codes.py CHECKPOINT ROOT [OVERLAY]`: checkpoint of the VAE, folder or zip file of images.
 """
 
 import sys

@@ -10,7 +10,8 @@ from .mnist import MNISTEncoder
 class GaussianEncoder(nn.Module):
     """A trunk with two heads, for the mean and the log-variance of the code.
 
-    Called like any encoder it gives the mean, so that whatever reads codes can read those of a VAE.
+    Called like any encoder it gives the mean, so that whatever reads codes can read those of a VAE. Both are float32
+    under mixed precision too, since a bound in nats needs more digits than bfloat16 has.
     """
 
     def __init__(self, trunk: nn.Module, features: int, latent_dim: int) -> None:
@@ -29,12 +30,12 @@ class GaussianEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` to the means of their codes `(B, latent_dim)`."""
         mean: Tensor = self.mean(self.trunk(images))
-        return mean
+        return mean.float()
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps images `(B, C, H, W)` to mean and log-variance of their codes, each `(B, latent_dim)`."""
         features = self.trunk(images)
-        return self.mean(features), self.log_variance(features)
+        return self.mean(features).float(), self.log_variance(features).float()
 
 
 class MNISTGaussianEncoder(GaussianEncoder):

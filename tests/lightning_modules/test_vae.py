@@ -70,6 +70,18 @@ def test_the_importance_weighted_bound(batch: tuple[Tensor, Tensor]) -> None:
     assert loss.item() < -weights.mean().item()  # tighter than the bound that averages
 
 
+def test_the_bound_keeps_its_digits_under_bfloat16(batch: tuple[Tensor, Tensor]) -> None:
+    model = vae(num_samples=4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        mean, log_variance = model.encode(batch[0])
+        assert mean.dtype == log_variance.dtype == torch.float32
+        torch.manual_seed(7)
+        model.training_step(batch, 0)
+        torch.manual_seed(7)
+        _, _, _, kl = reference(model, batch[0], 4)
+    assert float(model.train_metrics.compute()["train/kl"]) == pytest.approx(kl.mean().item(), rel=1e-5)
+
+
 def test_beta_and_free_bits_weigh_the_kl_and_only_that(batch: tuple[Tensor, Tensor]) -> None:
     def parts(**kwargs: Any) -> tuple[float, float, float]:
         model = vae(**kwargs)

@@ -1,0 +1,245 @@
+"""`preimage atlas`: a decoder for each of several layers of a network, in one table and one figure."""
+
+import argparse
+import csv
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from callbacks.run_directory import read_metrics, write_atomically
+from cli import PreimageCLI
+from datamodules import InMemoryDataModule
+from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
+from lightning_modules.inversion import COMMON_SIZE, at_common_size
+from lightning_modules.metrics import NormalizedError, reconstruction_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CONFIG = Path(__file__).parent / "configs/tiny_imagenet/atlas.yaml"
+COLUMNS = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
+ERRORS = ("psnr", "ssim", "mse", "normalized_error")
+
+
+def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Reads the arguments; those that are not the atlas's own are for the fit of each layer."""
+    parser = argparse.ArgumentParser("preimage atlas", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--network", required=True, help="name of a torchvision network")
+    parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
+    parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")
+    parser.add_argument(
+        "--feature_size", type=int, default=224, help="image size at which the network looks, in pixels"
+    )
+    parser.add_argument("--image_size", type=int, default=COMMON_SIZE, help="size of the reconstructions, about")
+    parser.add_argument("--width", type=float, default=0.5, help="width of the decoders, 1 for the paper's")
+    parser.add_argument("--config", action="append", default=[], help=f"experiment and overlays, by default {CONFIG}")
+    parser.add_argument("--out", type=Path, help="folder of the atlas, by default runs/atlas/NETWORK")
+    parser.add_argument("--optimize", type=int, default=0, help="images for the baseline that needs no training")
+    parser.add_argument("--images", type=int, default=4, help="test images in the figure")
+    options, rest = parser.parse_known_args(args)
+    options.out = options.out or Path("runs/atlas") / options.network
+    options.config = options.config or [str(CONFIG)]
+    return options, rest
+
+
+def main(args: Sequence[str]) -> None:
+    """Trains what is missing, measures it, and writes `atlas.csv`, `atlas.md` and `atlas.png`."""
+    options, rest = parse(args)
+    overlays = [_write_overlay(options, layer) for layer in options.layers]  # a wrong layer ends it before it begins
+    for layer, overlay in zip(options.layers, overlays, strict=True):
+        _fit(options, layer, overlay, rest)
+    data = _data(options.out / options.layers[0])
+    rows = [_mean_image(data)]
+    pictures = []
+    for layer in options.layers:
+        model = Inversion.load_from_checkpoint(_checkpoint(options.out / layer), map_location="cpu", weights_only=True)
+        rows.append(_row(options, layer, model, data))
+        with torch.no_grad():
+            pictures.append(at_common_size(model.eval()(_spread(data, options.images))))
+    _write_table(options.out, rows)
+    originals = at_common_size(_spread(data, options.images))
+    figure = atlas_figure(options.network, rows, originals, pictures)
+    write_atomically(options.out / "atlas.png", lambda path: figure.savefig(path, dpi=100))
+    print((options.out / "atlas.md").read_text(), options.out / "atlas.png", sep="\n")
+
+
+def decoder_for(shape: tuple[int, ...], image_size: int, width: float) -> dict[str, Any]:
+    """The decoder of a layer, as a class path with arguments.
+
+    Args:
+        shape: Shape of the features of one image: `(C, h, w)` or `(D,)`.
+        image_size: Wanted size of the reconstruction; a decoder doubles, and gets as close as it can.
+        width: Width of the decoder.
+    """
+    if len(shape) == 3:
+        sizes = [shape[1] * 2**doublings for doublings in range(1, 9)]
+        size = min(sizes, key=lambda size: abs(size - image_size))
+        init_args = {"in_channels": shape[0], "in_size": shape[1], "image_size": size, "width": width}
+        return {"class_path": "ConvInverter", "init_args": init_args}
+    size = min((4 * 2**doublings for doublings in range(1, 9)), key=lambda size: abs(size - image_size))
+    init_args = {"in_features": shape[0], "image_size": size, "width": width}
+    return {"class_path": "FullyConnectedInverter", "init_args": init_args}
+
+
+def _write_overlay(options: argparse.Namespace, layer: str) -> Path:
+    arguments = {"network": options.network, "layer": layer, "weights": options.weights}
+    features = FrozenFeatures(**arguments, image_size=options.feature_size)
+    decoder = decoder_for(features.feature_shape(options.feature_size), options.image_size, options.width)
+    encoder = {"class_path": "FrozenFeatures", "init_args": arguments | {"image_size": options.feature_size}}
+    overlay = {"model": {"init_args": {"encoder": encoder, "decoder": decoder}}}
+    path: Path = options.out / f"{layer}.yaml"
+    write_atomically(path, lambda file: file.write_text(yaml.safe_dump(overlay)))
+    return path
+
+
+def _fit(options: argparse.Namespace, layer: str, overlay: Path, rest: list[str]) -> None:
+    """Trains and tests a layer's decoder, goes on with one that was interrupted, or leaves a finished one alone."""
+    run_dir: Path = options.out / layer
+    done = run_dir / "minutes.json"
+    if done.is_file():
+        print(f"{layer}: done, {run_dir}")
+        return
+    last = run_dir / "checkpoints/last.ckpt"
+    if run_dir.exists() and not last.is_file():
+        shutil.rmtree(run_dir)  # interrupted before there was anything to go on from
+    start = time.monotonic()
+    flags = [f"--config={name}" for name in (*options.config, overlay)]
+    flags += [f"--run_dir={run_dir}", "--test_after_fit", *rest]
+    PreimageCLI(["fit", *flags, *([f"--ckpt_path={last}"] if last.is_file() else [])])
+    minutes = (time.monotonic() - start) / 60
+    write_atomically(done, lambda file: file.write_text(json.dumps(minutes)))
+
+
+def _checkpoint(run_dir: Path) -> Path:
+    best = run_dir / "checkpoints/best.ckpt"
+    return best if best.is_file() else run_dir / "checkpoints/last.ckpt"
+
+
+def _data(run_dir: Path) -> InMemoryDataModule:
+    """The data module of a run, ready."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(InMemoryDataModule, "data")
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())["data"]
+    data: InMemoryDataModule = parser.instantiate(parser.parse_object({"data": config})).data
+    data.prepare_data()
+    data.setup("test")
+    return data
+
+
+def _spread(data: InMemoryDataModule, count: int) -> Tensor:
+    """Some test images `(count, C, H, W)` in [0, 1], spread evenly over the split."""
+    return data.test_set.images[torch.linspace(0, len(data.test_set) - 1, count).long()].float() / 255
+
+
+def _errors(decode: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
+    """Errors at the common size of what `decode` makes of images `(N, C, H, W)` in [0, 1]."""
+    metrics = reconstruction_metrics("")
+    metrics.add_metrics({"normalized_error": NormalizedError()})
+    for part in images.split(64):
+        target = at_common_size(part)
+        metrics.update(value=torch.tensor(0.0), weight=len(part), preds=at_common_size(decode(part)), target=target)
+    return {f"{name}_{COMMON_SIZE}": float(metrics[name].compute()) for name in ERRORS}
+
+
+def _mean_image(data: InMemoryDataModule) -> dict[str, Any]:
+    """What a predictor gets that always answers with the mean training image."""
+    mean = data.train_set.images.float().mean(dim=0) / 255
+    images = data.test_set.images.float() / 255
+    return {"layer": "mean image", "values": 0} | _errors(lambda part: mean.expand_as(part), images)
+
+
+def _row(options: argparse.Namespace, layer: str, model: Inversion, data: InMemoryDataModule) -> dict[str, Any]:
+    run_dir: Path = options.out / layer
+    tested = {key: value for row in read_metrics(run_dir / "metrics.csv") for key, value in row.items()}
+    features: Any = model.encoder
+    shape = features.feature_shape(options.feature_size)
+    row: dict[str, Any] = {
+        "layer": layer,
+        "shape": " x ".join(map(str, shape)),
+        "values": int(torch.tensor(shape).prod()),
+        "parameters": sum(parameter.numel() for parameter in model.decoder.parameters()),
+        "minutes": json.loads((run_dir / "minutes.json").read_text()),
+        **{key: tested[f"test/{key}"] for key in COLUMNS},
+    }
+    if options.optimize:
+        row |= _baseline(options, model, data, run_dir / f"optimization_{options.optimize}.json")
+    return row
+
+
+def _baseline(options: argparse.Namespace, model: Inversion, data: InMemoryDataModule, path: Path) -> dict[str, float]:
+    """PSNR of the search by gradient descent and of the decoder on the same few images, computed once."""
+    if not path.is_file():
+        images = _spread(data, options.optimize)
+        search = OptimizationInversion(model.encoder, image_size=COMMON_SIZE).eval()
+        model.eval()
+        with torch.no_grad():
+            found = {
+                "psnr_64_few": _errors(model, images)["psnr_64"],
+                "psnr_64_search": _errors(search, images)["psnr_64"],
+            }
+        write_atomically(path, lambda file: file.write_text(json.dumps(found)))
+    found = json.loads(path.read_text())
+    return found
+
+
+def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in reversed(rows) for key in row))
+
+    def write_csv(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def cell(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    lines = [columns, ["---"] * len(columns), *([cell(row.get(key, "")) for key in columns] for row in rows)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    write_atomically(out / "atlas.csv", write_csv)
+    write_atomically(out / "atlas.md", lambda path: path.write_text(table))
+
+
+def atlas_figure(title: str, rows: list[dict[str, Any]], originals: Tensor, pictures: list[Tensor]) -> "Figure":
+    """Plots error against depth, with the reconstructions of each layer beneath its place.
+
+    Args:
+        title: Name of the network.
+        rows: The table: the mean image, then one row per layer.
+        originals: Images `(N, C, 64, 64)` in [0, 1].
+        pictures: Their reconstructions, one tensor per layer.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+
+    columns = len(pictures) + 1
+    figure = Figure(figsize=(1.5 * columns, 2.6 + 1.5 * len(originals)), layout="constrained")
+    grid = figure.add_gridspec(1 + len(originals), columns, height_ratios=[1.8, *[1] * len(originals)])
+    axes = figure.add_subplot(grid[0, 1:])
+    places = range(len(pictures))
+    for name, label in (("psnr_64", "decoder"), ("psnr_64_search", "optimisation")):
+        if all(name in row for row in rows[1:]):
+            axes.plot(places, [row[name] for row in rows[1:]], marker="o", label=label)
+    axes.axhline(rows[0]["psnr_64"], color="gray", linestyle="--", label="mean image")
+    axes.set(title=f"{title}: PSNR at 64 x 64 in dB", xlim=(-0.5, len(pictures) - 0.5), xticks=[])
+    axes.legend(fontsize="small")
+    names = ["image", *(row["layer"] for row in rows[1:])]
+    for column, (name, images) in enumerate(zip(names, [originals, *pictures], strict=True)):
+        for line, image in enumerate(images):
+            place = figure.add_subplot(grid[1 + line, column])
+            place.imshow(image.clamp(0, 1).permute(1, 2, 0).squeeze(2), cmap="gray")
+            place.set(xticks=[], yticks=[])
+            if line == 0:
+                place.set_title(name, fontsize="small")
+    return figure

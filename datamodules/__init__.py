@@ -4,5 +4,12 @@ from .augmentation import PerImageAffine
 from .image_folder import ImageFolderDataModule
 from .in_memory import InMemoryDataModule
 from .mnist import MNISTDataModule
+from .tiny_imagenet import TinyImageNetDataModule
 
-__all__ = ["ImageFolderDataModule", "InMemoryDataModule", "MNISTDataModule", "PerImageAffine"]
+__all__ = [
+    "ImageFolderDataModule",
+    "InMemoryDataModule",
+    "MNISTDataModule",
+    "PerImageAffine",
+    "TinyImageNetDataModule",
+]

@@ -21,11 +21,12 @@ EXPECTED = (
 class Source:
     """The files of a folder or of a zip file, by their path in it; nothing is ever unpacked to disk."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, expected: str = EXPECTED) -> None:
         """Lists the files.
 
         Args:
             root: A folder or a `.zip` file.
+            expected: How the files should be laid out, for the error where there are none.
 
         Raises:
             FileNotFoundError: There is neither.
@@ -46,7 +47,7 @@ class Source:
                 if name.startswith("/") or ".." in name.split("/"):
                     raise ValueError(f"{root} is refused: its member {name} leaves the archive")
         else:
-            raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {EXPECTED}")
+            raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
 
     def read(self, name: str) -> bytes:
         """Reads a file."""
@@ -66,7 +67,7 @@ class ImageTree:
         names: Paths in the source.
         labels: Class indices, one per image.
         splits: `train`, `val` or `test` where the tree says so, else None; one per image.
-        class_names: Names of the classes, sorted.
+        class_names: Names of the classes, by label.
     """
 
     names: list[str]
@@ -88,7 +89,7 @@ def find_images(source: Source, layout: Layout = "auto") -> ImageTree:
     Raises:
         ValueError: There are no images in that layout, or not at least two classes.
     """
-    names = [name for name in source.sizes if _is_image(name)]
+    names = [name for name in source.sizes if is_image(name)]
     tables = [name for name in source.sizes if name.lower().endswith(".csv")] if layout in ("auto", "csv") else []
     for table in sorted(tables, key=lambda name: name.count("/")):
         found = _from_table(source, table)
@@ -103,7 +104,8 @@ def find_images(source: Source, layout: Layout = "auto") -> ImageTree:
     raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}")
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a path is that of an image, and not of a hidden file."""
     # Strings and not paths here and below: a set has a hundred thousand names, and each start goes through them.
     hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
     return name.lower().endswith(SUFFIXES) and not hidden

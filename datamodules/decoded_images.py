@@ -1,0 +1,84 @@
+"""The data module around images that are decoded once, into a cache on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from .image_cache import ImageCache, OnBadImage, cache_images
+from .image_tree import EXPECTED, ImageTree, Source
+from .in_memory import InMemoryDataModule, InMemoryImages
+
+
+class DecodedImagesDataModule(InMemoryDataModule):
+    """Serves the images of a folder or zip file, decoded once into a cache on disk that later starts map into memory.
+
+    A subclass says which images these are in `_find`, which of them form each split in `_split`, and how the files are
+    `expected` to be laid out.
+    """
+
+    expected = EXPECTED
+
+    def __init__(self, root: str, image_size: int, on_bad_image: OnBadImage, **kwargs: Any) -> None:
+        """Chooses the images; nothing is read yet.
+
+        Args:
+            root: Folder or zip file.
+            image_size: Height and width, in pixels; the middle square of each image is resized to it.
+            on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
+            kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
+        """
+        super().__init__(**kwargs)
+        if image_size < 1:
+            raise ValueError(f"data.image_size must be at least 1, not {image_size}")
+        self.root = Path(root)
+        self.image_size = image_size
+        self.on_bad_image: OnBadImage = on_bad_image
+        self._opened: tuple[ImageTree, ImageCache] | None = None
+
+    def prepare_data(self) -> None:
+        """Decodes the images, unless that was done before; on one process of a machine, while the others wait."""
+        self._open()
+
+    def setup(self, stage: str) -> None:
+        """Maps the decoded images and draws the splits, once."""
+        if hasattr(self, "train_set"):
+            return
+        tree, cache = self._open()
+        self.class_names = tree.class_names
+        self.bad_images = cache.bad
+        if cache.bad:
+            rank_zero_info(f"{len(cache.bad)} images cannot be read and are left out: {', '.join(cache.bad)}")
+        labels = torch.tensor(tree.labels)
+        splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
+        self.train_set, self.val_set, self.test_set = (
+            InMemoryImages(
+                images=torch.from_numpy(np.ascontiguousarray(cache.images[index.numpy()])),
+                labels=labels[index],
+                names=[tree.names[i] for i in index.tolist()],
+            )
+            for index in (splits["train"], splits["val"], splits["test"])
+        )
+        sizes = ", ".join(f"{len(index)} {name}" for name, index in splits.items())
+        rank_zero_info(f"{self.root.name}: {len(tree.class_names)} classes, images: {sizes}")
+
+    def _open(self) -> tuple[ImageTree, ImageCache]:
+        if (
+            self._opened is None
+        ):  # a folder of a hundred thousand files is looked through once, and its faults said once
+            source = Source(self.root, self.expected)
+            tree = self._find(source)
+            cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
+            self._opened = tree, cache
+        return self._opened
+
+    def _find(self, source: Source) -> ImageTree:
+        """The images that are to be decoded."""
+        raise NotImplementedError
+
+    def _split(self, tree: ImageTree, good: Tensor) -> dict[str, Tensor]:
+        """Indices into the images for `train`, `val` and `test`; `good` `(N,)` tells which of them could be read."""
+        raise NotImplementedError

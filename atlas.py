@@ -146,7 +146,9 @@ def _errors(decode: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, flo
     metrics.add_metrics({"normalized_error": NormalizedError()})
     for part in images.split(64):
         target = at_common_size(part)
-        metrics.update(value=torch.tensor(0.0), weight=len(part), preds=at_common_size(decode(part)), target=target)
+        metrics.update(
+            value=torch.tensor(0.0), weight=len(part), preds=at_common_size(decode(part)).contiguous(), target=target
+        )
     return {f"{name}_{COMMON_SIZE}": float(metrics[name].compute()) for name in ERRORS}
 
 

@@ -3,14 +3,17 @@
 from .faces import FaceDecoder, FaceEncoder
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import MLPHead
+from .inverters import ConvInverter, FullyConnectedInverter
 from .mnist import MNISTDecoder, MNISTEncoder
 from .residual import ResidualDecoder, ResidualGaussianEncoder
 
 __all__ = [
     "ConvDecoder",
     "ConvGaussianEncoder",
+    "ConvInverter",
     "FaceDecoder",
     "FaceEncoder",
+    "FullyConnectedInverter",
     "MLPHead",
     "MNISTDecoder",
     "MNISTEncoder",

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,35 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train it first, or name the file of another run")
+    checkpoint = _load(path, mmap=True)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
+    return checkpoint
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Reads a state dict on the CPU, under `weights_only`: a file of its own, or that of a Lightning checkpoint.
+
+    Raises:
+        ValueError: The file is truncated, or holds no state dict or more than tensors and plain values.
+    """
+    weights = _load(Path(path), mmap=False)  # older files cannot be mapped
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds no state dict but a {type(weights).__name__}: give another file")
+    found: dict[str, Tensor] = weights.get("state_dict", weights)
+    return found
+
+
+def _load(path: Path, mmap: bool) -> Any:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         reason = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL " in str(error) else "arbitrary objects"
         raise ValueError(
             f"{path} is refused: a checkpoint may hold tensors and plain values only, and this one holds {reason}"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, struct.error) as error:
         raise ValueError(f"{path} is truncated or no checkpoint: use another one of the run") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
-    return checkpoint
 
 
 def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:

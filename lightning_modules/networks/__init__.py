@@ -1,6 +1,7 @@
 """Plain networks: encoders, decoders and heads; no Lightning in here."""
 
 from .faces import FaceDecoder, FaceEncoder
+from .features import FrozenFeatures
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import MLPHead
 from .inverters import ConvInverter, FullyConnectedInverter
@@ -13,6 +14,7 @@ __all__ = [
     "ConvInverter",
     "FaceDecoder",
     "FaceEncoder",
+    "FrozenFeatures",
     "FullyConnectedInverter",
     "MLPHead",
     "MNISTDecoder",

@@ -15,11 +15,13 @@ commands:
   validate    measure a checkpoint on the validation split
   test        measure a checkpoint on the test split
   predict     write codes and outputs of a checkpoint to predictions.npz
+  layers      list the layers of a torchvision network and the shapes of their features
 
 examples:
   preimage fit --config configs/quickstart.yaml
   preimage fit --config configs/mnist/autoencoder.yaml --data.root DIR --trainer.max_epochs 5
   preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  preimage layers --network alexnet --image_size 224
 
 options:
   COMMAND --help           every option of a command
@@ -48,9 +50,15 @@ def main(args: Sequence[str] | None = None) -> None:
 
     gc.freeze()
     gc.enable()
+    own = [arg for arg in given if arg != "--debug"]
     try:
-        # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
-        PreimageCLI(args=[arg for arg in given if arg != "--debug"] if debug or args is not None else None)
+        if own[0] == "layers":
+            import layers
+
+            layers.main(own[1:])
+        else:
+            # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
+            PreimageCLI(args=own if debug or args is not None else None)
     except Exception as error:
         if debug:
             raise

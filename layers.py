@@ -1,0 +1,32 @@
+"""`preimage layers`: the layers of a network, and the shapes of their features."""
+
+from collections.abc import Sequence
+
+from cli import OneLineErrorParser
+from lightning_modules.networks.features import ALIASES, layer_shapes
+
+
+def print_layers(network: str, image_size: int = 224) -> None:
+    """Lists the layers of a network in order, each with the shape of one image's features and perhaps a shorter name.
+
+    Args:
+        network: Name of a torchvision classification network, such as `alexnet`.
+        image_size: Height and width of the images, in pixels.
+    """
+    aliases = {node: alias for alias, node in ALIASES.get(network, {}).items()}
+    shapes = layer_shapes(network, image_size)
+    longest = max(map(len, shapes))
+    for node, shape in shapes.items():
+        print(f"{node:{longest}}  {' x '.join(map(str, shape)):16}  {aliases.get(node, '')}".rstrip())
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs the command.
+
+    Args:
+        args: The arguments after `layers`.
+    """
+    parser = OneLineErrorParser(prog="preimage layers", description=__doc__)
+    parser.add_function_arguments(print_layers, as_group=False)
+    options = parser.parse_args(list(args))
+    print_layers(options.network, options.image_size)

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import yaml
@@ -28,9 +28,17 @@ COLUMNS = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error
 ERRORS = ("psnr", "ssim", "mse", "normalized_error")
 
 
+class OneLineErrorParser(argparse.ArgumentParser):
+    """A parser that hands on what it does not know, and whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong and ends the process with code 2."""
+        self.exit(2, f"error: {message} (see preimage atlas --help)\n")
+
+
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the atlas's own are for the fit of each layer."""
-    parser = argparse.ArgumentParser("preimage atlas", description=__doc__, allow_abbrev=False)
+    parser = OneLineErrorParser("preimage atlas", description=__doc__, allow_abbrev=False)
     parser.add_argument("--network", required=True, help="name of a torchvision network")
     parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
     parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")

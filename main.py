@@ -1,6 +1,7 @@
 """The command line: `preimage fit|validate|test|predict --config ...`, or `python main.py ...`."""
 
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ commands:
   test        measure a checkpoint on the test split
   predict     write codes and outputs of a checkpoint to predictions.npz
   layers      list the layers of a torchvision network and the shapes of their features
+  atlas       train a decoder for each of several layers: error against depth, in a table and a figure
 
 examples:
   preimage fit --config configs/quickstart.yaml
   preimage fit --config configs/mnist/autoencoder.yaml --data.root DIR --trainer.max_epochs 5
   preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   preimage layers --network alexnet --image_size 224
+  preimage atlas --network alexnet --layers conv1 conv2 conv5 fc6 fc8
 
 options:
   COMMAND --help           every option of a command
@@ -52,10 +55,8 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
-        if own[0] == "layers":
-            import layers
-
-            layers.main(own[1:])
+        if own[0] in ("atlas", "layers"):
+            importlib.import_module(own[0]).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
             PreimageCLI(args=own if debug or args is not None else None)

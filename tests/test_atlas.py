@@ -79,7 +79,7 @@ def test_a_wrong_layer_ends_it_before_anything_is_trained(
     monkeypatch.setattr(f"{__name__}.LAYERS", ["features.2", "featres.12"])
     with pytest.raises(SystemExit):
         atlas(tiny, tmp_path)
-    assert "features.12" in capsys.readouterr().err
+    assert "no layer featres.12: the nearest are features." in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

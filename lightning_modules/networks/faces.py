@@ -1,12 +1,13 @@
 """The strided encoder and decoder of the real/fake classifier that also reconstructs (system S0)."""
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from .width import scaled
 
 OutputActivation = Literal["sigmoid", "softmax", "tanh"]
 
@@ -87,17 +88,6 @@ class UnitTanh(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Maps values of any shape to [0, 1]."""
         return (torch.tanh(values) + 1) / 2
-
-
-def scaled(count: int, width: float) -> int:
-    """A number of channels or features, scaled by a width and rounded.
-
-    Raises:
-        ValueError: Nothing is left, or the width is no number.
-    """
-    if not math.isfinite(width) or round(count * width) < 1:
-        raise ValueError(f"width={width} leaves none of {count} channels: set it above {0.5 / count:.3f}")
-    return round(count * width)
 
 
 def _double(in_channels: int, out_channels: int) -> nn.Module:

@@ -236,7 +236,7 @@ def _up_to(network: nn.Module, layer: str, name: str) -> nn.Module:
     """The part of a network up to a layer; its output is a dictionary with one entry, `layer`."""
     nodes, aliases = _nodes(network.eval(), name), ALIASES.get(name.lower(), {})
     node = aliases.get(layer, layer)
-    if node not in nodes:
+    if not any(name == node or name.startswith(f"{node}.") for name in nodes):  # a module stands for its last node
         near = ", ".join(difflib.get_close_matches(layer, [*aliases, *nodes], cutoff=0))
         raise ValueError(f"{name} has no layer {layer}: the nearest are {near}; `preimage layers` lists them all")
     part = create_feature_extractor(network, {node: layer}, suppress_diff_warning=True)

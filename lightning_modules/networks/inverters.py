@@ -4,6 +4,8 @@ import math
 
 from torch import nn
 
+from .width import scaled
+
 SLOPE = 0.2
 
 
@@ -70,17 +72,6 @@ class FullyConnectedInverter(nn.Sequential):
         layers.append(nn.Unflatten(1, (channels, 4, 4)))
         super().__init__(*layers, *up_convolutions(channels, doublings, out_channels), nn.Sigmoid())
         initialise(self)
-
-
-def scaled(channels: int, width: float) -> int:
-    """A channel count times the width, rounded.
-
-    Raises:
-        ValueError: Nothing is left.
-    """
-    if round(channels * width) < 1:
-        raise ValueError(f"decoder.width={width} leaves none of {channels} channels: give it a number such as 1 or 0.5")
-    return round(channels * width)
 
 
 def doublings_between(size: int, image_size: int) -> int:

@@ -1,8 +1,10 @@
 """Shared fixtures: the command line in process, and small files of real digits."""
 
 import gzip
+import io
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +101,20 @@ def face_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = brightness + generator.integers(0, 100, (16, 16, 3))
                 Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 16 images in the layout of Tiny ImageNet, zipped."""
+    path, generator = tmp_path_factory.mktemp("tiny") / "tiny.zip", np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        ids = [f"n0000000{label}" for label in range(3)]
+        archive.writestr("tiny-imagenet-200/wnids.txt", "\n".join(ids))
+        archive.writestr("tiny-imagenet-200/words.txt", "\n".join(f"{name}\tthing {name}, stuff" for name in ids))
+        for label, name in enumerate(ids):
+            for index in range(16):
+                pixels = np.full((64, 64, 3), 80 * label) + generator.integers(0, 60, (64, 64, 3))
+                file = io.BytesIO()
+                Image.fromarray(pixels.astype(np.uint8)).save(file, "jpeg")
+                archive.writestr(f"tiny-imagenet-200/train/{name}/images/{name}_{index}.JPEG", file.getvalue())
+    return path

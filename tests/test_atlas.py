@@ -1,11 +1,8 @@
 import csv
-import io
 import json
 import sys
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,23 +10,6 @@ from atlas import decoder_for
 from main import main
 
 LAYERS = ["features.2", "features.12"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 16 images in the layout of Tiny ImageNet, zipped."""
-    path, generator = tmp_path_factory.mktemp("tiny") / "tiny.zip", np.random.default_rng(0)
-    with zipfile.ZipFile(path, "w") as archive:
-        ids = [f"n0000000{label}" for label in range(3)]
-        archive.writestr("tiny-imagenet-200/wnids.txt", "\n".join(ids))
-        archive.writestr("tiny-imagenet-200/words.txt", "\n".join(f"{name}\tthing {name}, stuff" for name in ids))
-        for label, name in enumerate(ids):
-            for index in range(16):
-                pixels = np.full((64, 64, 3), 80 * label) + generator.integers(0, 60, (64, 64, 3))
-                file = io.BytesIO()
-                Image.fromarray(pixels.astype(np.uint8)).save(file, "jpeg")
-                archive.writestr(f"tiny-imagenet-200/train/{name}/images/{name}_{index}.JPEG", file.getvalue())
-    return path
 
 
 def atlas(tiny: Path, out: Path, *flags: str) -> None:
@@ -40,10 +20,10 @@ def atlas(tiny: Path, out: Path, *flags: str) -> None:
 
 
 def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["preimage"])
-    atlas(tiny, tmp_path, "--optimize=3")
+    atlas(tiny_imagenet, tmp_path, "--optimize=3")
     with (tmp_path / "atlas.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows] == ["mean image", *LAYERS]
@@ -57,28 +37,28 @@ def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
     assert (tmp_path / "atlas.md").read_text().count("\n") == 5
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
     capsys.readouterr()
-    atlas(tiny, tmp_path)
+    atlas(tiny_imagenet, tmp_path)
     assert capsys.readouterr().out.count(": done") == 2
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
 
 
-def test_an_interrupted_atlas_goes_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["preimage"])
-    atlas(tiny, tmp_path)
+    atlas(tiny_imagenet, tmp_path)
     (tmp_path / LAYERS[1] / "minutes.json").unlink()  # killed before the end of the second layer, after a checkpoint
-    atlas(tiny, tmp_path, "--trainer.max_epochs=2")
+    atlas(tiny_imagenet, tmp_path, "--trainer.max_epochs=2")
     epochs = [line.split(",") for line in (tmp_path / LAYERS[1] / "metrics.csv").read_text().splitlines()]
     place = epochs[0].index("epoch")
     assert max(float(row[place]) for row in epochs[1:] if row[place]) >= 1
 
 
 def test_a_wrong_layer_ends_it_before_anything_is_trained(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["preimage"])
     monkeypatch.setattr(f"{__name__}.LAYERS", ["features.2", "featres.12"])
     with pytest.raises(SystemExit):
-        atlas(tiny, tmp_path)
+        atlas(tiny_imagenet, tmp_path)
     assert "no layer featres.12: the nearest are features." in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.ckpt"))
 

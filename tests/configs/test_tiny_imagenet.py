@@ -1,0 +1,33 @@
+"""The configs for Tiny ImageNet run, on a few small images and an AlexNet of random weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import ROOT, Run
+from tests.test_cli import values
+
+CONFIGS = ROOT / "configs/tiny_imagenet"
+SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_model_summary=false"]
+SMALL += ["--trainer.accelerator=cpu", "--data.batch_size=2", "--data.num_classes=3", "--data.test_per_class=3"]
+SIZES = {"conv2": 208, "conv5": 192, "fc6": 128, "fc8": 128}
+
+
+@pytest.mark.parametrize("overlay", [[], ["original.yaml"]], ids=["plain", "original"])
+@pytest.mark.parametrize("layer", SIZES)
+def test_alexnet_is_inverted(layer: str, overlay: list[str], run: Run, tiny_imagenet: Path) -> None:
+    if overlay and layer != "fc8":
+        pytest.skip("the overlay is tried on the smallest decoder")
+    configs = [f"--config={CONFIGS / name}" for name in (f"{layer}.yaml", *overlay)]
+    flags = [f"--data.root={tiny_imagenet}", f"--data.cache_dir={tiny_imagenet.parent}", "--test_after_fit"]
+    runs = run("fit", *configs, *SMALL, *flags, "--model.encoder.weights=random")
+    run_dir = runs / ("original" if overlay else layer) / "version_0"
+    assert values(run_dir, "test/psnr_64")[0] > 5
+    assert values(run_dir, "test/normalized_error")[0] > 0
+    assert (run_dir / "images/reconstructions/test.png").is_file()
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert config["model"]["init_args"]["decoder"]["init_args"]["image_size"] == SIZES[layer]
+    saved = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert sum(value.numel() for name, value in saved.items() if name.startswith("encoder")) < 100  # a hash alone

@@ -1,0 +1,47 @@
+"""The atlas of SqueezeNet on Tiny ImageNet, and the recipe of system S4 in the same wall time for each layer.
+
+Run as `python benchmarks/squeezenet.py WEIGHTS ROOT [OUT]`: the file of torchvision's weights of squeezenet1_1, the
+folder or zip file of the images, and a folder for the runs, in which a second start skips what is done.
+"""
+
+import csv
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from main import main as preimage
+
+CONFIGS = Path(__file__).parent.parent / "configs/tiny_imagenet"
+LAYERS = ["features.2", "features.5", "features.8", "features.12", "flatten"]
+
+
+def psnr(out: Path) -> dict[str, dict[str, str]]:
+    """The rows of an atlas by layer."""
+    with (out / "atlas.csv").open() as file:
+        return {row["layer"]: row for row in csv.DictReader(file)}
+
+
+def main() -> None:
+    """Trains both and prints a table."""
+    weights, root, out = sys.argv[1], sys.argv[2], Path(sys.argv[3] if len(sys.argv) > 3 else "runs/atlas")
+    sys.argv = sys.argv[:1]
+    own = ["atlas", "--network=squeezenet1_1", f"--weights={weights}", "--feature_size=128", "--width=0.25"]
+    data = f"--data.root={root}"
+    preimage([*own, "--layers", *LAYERS, f"--out={out / 'squeezenet1_1'}", "--optimize=100", data])
+    rows = psnr(out / "squeezenet1_1")
+    print(f"\n{'layer':12}{'minutes':>8}{'PSNR':>8}{'S4':>8}{'search':>8}{'mean':>8}")
+    for layer in LAYERS:
+        minutes = json.loads((out / "squeezenet1_1" / layer / "minutes.json").read_text())
+        configs = [f"--config={CONFIGS / name}" for name in ("atlas.yaml", "original.yaml")]
+        limit = timedelta(minutes=minutes)  # of training alone, while ours counts start, caching and test
+        time = f"--trainer.max_time={{days: 0, hours: 0, minutes: 0, seconds: {int(limit.total_seconds())}}}"
+        preimage([*own, "--layers", layer, *configs, f"--out={out / 'original' / layer}", data, time])
+        theirs = psnr(out / "original" / layer)[layer]["psnr_64"]
+        numbers = [float(rows[layer][key]) for key in ("minutes", "psnr_64")]
+        numbers += [float(theirs), float(rows[layer]["psnr_64_search"]), float(rows["mean image"]["psnr_64"])]
+        print(f"{layer:12}" + "".join(f"{number:8.2f}" for number in numbers))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,21 +3,23 @@
 from collections.abc import Sequence
 
 from cli import OneLineErrorParser
-from lightning_modules.networks.features import ALIASES, layer_shapes
+from lightning_modules.networks.features import layer_shapes, short_names
 
 
 def print_layers(network: str, image_size: int = 224) -> None:
-    """Lists the layers of a network in order, each with the shape of one image's features and perhaps a shorter name.
+    """Lists the layers of a network in order, each with the shape of one image's features and shorter names.
 
     Args:
         network: Name of a torchvision classification network, such as `alexnet`.
         image_size: Height and width of the images, in pixels.
     """
-    aliases = {node: alias for alias, node in ALIASES.get(network, {}).items()}
     shapes = layer_shapes(network, image_size)
     longest = max(map(len, shapes))
+    shorts: dict[str, list[str]] = {node: [] for node in shapes}
+    for short, node in short_names(network, shapes).items():
+        shorts[node].append(short)
     for node, shape in shapes.items():
-        print(f"{node:{longest}}  {' x '.join(map(str, shape)):16}  {aliases.get(node, '')}".rstrip())
+        print(f"{node:{longest}}  {' x '.join(map(str, shape)):16}  {', '.join(shorts[node])}".rstrip())
 
 
 def main(args: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ def test_layers_are_listed_with_shapes_and_short_names(capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["x             3 x 128 x 128", "features.0    64 x 31 x 31"]
     assert "features.5    192 x 7 x 7       conv2" in lines
-    assert lines[-1] == "classifier.6  1000              fc8"
+    assert lines[-1] == "classifier.6  1000              classifier, fc8"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,8 +60,8 @@ class FrozenFeatures(nn.Module):
 
         Args:
             network: Name of a torchvision classification network, such as `alexnet`, or a module of your own.
-            layer: Name of a node, see `preimage layers`, for example `features.3`. For alexnet also `conv1` to `conv5`,
-                `fc6` and `fc7`, after ReLU and max-pool, and `fc8`; a node's name gives what is before them.
+            layer: Name of a node, for example `features.3`, or of a module for its last node; `preimage layers` lists
+                them. Of alexnet also `conv1` to `conv5`, `fc6`, `fc7` (after ReLU and max-pool) and `fc8`.
             weights: Name of torchvision's weights, such as `IMAGENET1K_V1`, or `DEFAULT` (of your own module: those it
                 has); file of a state dict or checkpoint; or `random`.
             image_size: Height and width to which images are resized; null leaves them as they are.
@@ -166,6 +166,20 @@ def layer_shapes(network: str | nn.Module, image_size: int = 224, channels: int 
     }
 
 
+def short_names(network: str, nodes: Iterable[str]) -> dict[str, str]:
+    """Names that stand for the node of a longer one: aliases, and a module's name for the last of its nodes.
+
+    Args:
+        network: Name of the network.
+        nodes: Its nodes, in order.
+
+    Returns:
+        The nodes by their short names.
+    """
+    prefixes = {".".join(node.split(".")[:depth]): node for node in nodes for depth in range(1, node.count(".") + 1)}
+    return prefixes | ALIASES.get(network.lower(), {})
+
+
 def _name(network: str | nn.Module) -> str:
     return network if isinstance(network, str) else type(network).__name__
 
@@ -234,12 +248,12 @@ def _nodes(network: nn.Module, name: str) -> list[str]:
 
 def _up_to(network: nn.Module, layer: str, name: str) -> nn.Module:
     """The part of a network up to a layer; its output is a dictionary with one entry, `layer`."""
-    nodes, aliases = _nodes(network.eval(), name), ALIASES.get(name.lower(), {})
-    node = aliases.get(layer, layer)
-    if not any(name == node or name.startswith(f"{node}.") for name in nodes):  # a module stands for its last node
-        near = ", ".join(difflib.get_close_matches(layer, [*aliases, *nodes], cutoff=0))
+    nodes = _nodes(network.eval(), name)
+    known = short_names(name, nodes) | {node: node for node in nodes}
+    if layer not in known:
+        near = ", ".join(difflib.get_close_matches(layer, known, cutoff=0))
         raise ValueError(f"{name} has no layer {layer}: the nearest are {near}; `preimage layers` lists them all")
-    part = create_feature_extractor(network, {node: layer}, suppress_diff_warning=True)
+    part = create_feature_extractor(network, {known[layer]: layer}, suppress_diff_warning=True)
     return GraphModule(part, part.graph)  # torchvision's own class comes out of a deepcopy in train mode
 
 

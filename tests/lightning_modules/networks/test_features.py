@@ -85,6 +85,13 @@ def test_alexnet_layers_are_those_of_the_system(alexnet_file: Path) -> None:
         assert float(value.min()) < 0 if name in ("fc8", "features.3") else float(value.min()) >= 0
 
 
+def test_the_name_of_a_module_is_that_of_its_last_node(images: Tensor) -> None:
+    kwargs: dict[str, Any] = {"network": "squeezenet1_1", "weights": "random", "image_size": 32}
+    fire = FrozenFeatures(layer="features.3", **kwargs)
+    assert fire(images).equal(FrozenFeatures(layer="features.3.cat", **kwargs)(images))
+    assert fire.feature_shape(32) == (128, 7, 7)
+
+
 def test_normalisation_and_resizing_can_be_left_out(images: Tensor) -> None:
     conv = small("conv", normalize=False)
     weight, bias = conv.network.get_parameter("conv.weight"), conv.network.get_parameter("conv.bias")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
@@ -18,33 +19,46 @@ class ReconstructionGrid(Picture):
 
     name = "reconstructions"
 
-    def __init__(self, count: int = 32, columns: int = 16, every_n_epochs: int = 1) -> None:
+    def __init__(self, count: int = 32, columns: int = 16, every_n_epochs: int = 1, captions: bool = False) -> None:
         """Sets the size of the grid.
 
         Args:
             count: Number of images.
             columns: Images in a row.
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+            captions: Write the name of its class over each image.
         """
         super().__init__(every_n_epochs)
         self.count = count
         self.columns = columns
+        self.captions = captions
         self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._labels: list[int] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps some targets and their reconstructions."""
         if batch_idx == 0:
-            self._pairs = []
+            self._pairs, self._labels = [], []
         if "reconstruction" in outputs:
             chosen = self.pick(trainer, batch_idx, len(outputs["target"]), self.count)
             self._pairs.append((outputs["target"][chosen].cpu(), outputs["reconstruction"][chosen].float().cpu()))
+            self._labels += outputs["label"][chosen].tolist()
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
         """Lays the images out: a row of originals, the row of their reconstructions, and so on."""
         if not self._pairs:
             return None
         targets, reconstructions = (torch.cat(images) for images in zip(*self._pairs, strict=True))
-        return reconstruction_grid(targets, reconstructions, self.columns)
+        if not self.captions:
+            return reconstruction_grid(targets, reconstructions, self.columns)
+        known = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = [known[label] if known is not None and label >= 0 else str(label) for label in self._labels]
+        rows = []
+        for start in range(0, len(names), self.columns):
+            part = slice(start, start + self.columns)
+            grid = reconstruction_grid(targets[part], reconstructions[part], self.columns)
+            rows += [caption_row(names[part], grid.shape[1], self.columns), grid]
+        return np.concatenate(rows)
 
 
 def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) -> NDArray[np.uint8]:
@@ -65,6 +79,26 @@ def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) 
         for row in (torch.cat([part, part.new_ones(columns - len(part), *part.shape[1:])]),)
     ]
     return image_grid(torch.cat(rows), columns)
+
+
+def caption_row(names: list[str], width: int, columns: int) -> NDArray[np.uint8]:
+    """Writes names over the columns of a grid.
+
+    Args:
+        names: At most one name per column; each begins a new line at a bracket, and is cut where its column ends.
+        width: Width of the grid, in pixels.
+        columns: Columns of the grid.
+
+    Returns:
+        The row `(26, width, 3)` as uint8.
+    """
+    row = Image.new("RGB", (width, 26), "white")
+    cell = width // columns
+    for place, name in enumerate(names):
+        tile = Image.new("RGB", (cell - 3, 26), "white")
+        ImageDraw.Draw(tile).multiline_text((0, 0), name.replace(" (", "\n("), fill="black", spacing=1)
+        row.paste(tile, (2 + place * (width - 2) // columns, 0))
+    return np.asarray(row)
 
 
 def image_grid(images: Tensor, columns: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from callbacks import ConfusionMatrix, Curves, LatentProjection, PriorSamples, R
 from callbacks.confusion_matrix import confusion_figure
 from callbacks.curves import curves_figure
 from callbacks.pictures import save_picture
-from callbacks.reconstruction_grid import reconstruction_grid
+from callbacks.reconstruction_grid import caption_row, reconstruction_grid
 from datamodules import MNISTDataModule
 from lightning_modules import VAE, Autoencoder, Classifier, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
 from tests.lightning_modules.test_base import trainer
@@ -135,3 +135,27 @@ def test_prior_samples_need_a_model_that_samples(tmp_path: Path) -> None:
     run = trainer(tmp_path, callbacks=[PriorSamples()], logger=RunLogger(tmp_path))
     run.test(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(), verbose=False)
     assert not (tmp_path / "images").exists()
+
+
+def test_captions_name_the_class_of_each_image(tmp_path: Path) -> None:
+    data, model = MNISTDataModule(), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    grids = [ReconstructionGrid(count=20, columns=10, captions=captions) for captions in (False, True)]
+    run = trainer(tmp_path, callbacks=list(grids), logger=RunLogger(tmp_path), limit_test_batches=1.0)
+    run.test(model, data, verbose=False)
+    plain, captioned = (grid.draw(run, model) for grid in grids)
+    assert plain is not None
+    assert captioned is not None
+    assert captioned.shape == (plain.shape[0] + 2 * 26 + 2, plain.shape[1], 3)  # a row for each pair, and its border
+    assert np.array_equal(captioned[26:142], plain[:116])
+    names = [data.class_names[label] for label in grids[1]._labels]
+    assert np.array_equal(captioned[:26], caption_row(names[:10], plain.shape[1], 10))
+    cells = [captioned[:26, 2 + 58 * column :][:, :55] for column in range(10)]
+    for first, second in zip(range(9), range(1, 10), strict=True):
+        assert np.array_equal(cells[first], cells[second]) == (names[first] == names[second])
+
+
+def test_long_captions_stay_in_their_column() -> None:
+    row = caption_row(["a name that is far too long (n01443537)", ""], 134, 2)
+    assert row.shape == (26, 134, 3)
+    assert row[:, 2:66].min() < 100
+    assert row[:, 68:].min() == 255

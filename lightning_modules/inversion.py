@@ -33,6 +33,7 @@ class Inversion(Autoencoder):
             kwargs: What trains the decoder, see `EncoderModule`.
         """
         super().__init__(encoder, decoder, encoder_checkpoint=encoder_checkpoint, freeze_encoder=True, **kwargs)
+        self.hparams.pop("freeze_encoder", None)  # given here, and no argument of this class
         self.test_metrics.add_metrics(
             {"normalized_error": NormalizedError(), "feature_error": MeanLoss("feature_error")}
         )

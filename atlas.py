@@ -52,7 +52,8 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--optimize", type=int, default=0, help="images for the baseline that needs no training")
     parser.add_argument("--images", type=int, default=4, help="test images in the figure")
     options, rest = parser.parse_known_args(args)
-    options.out = options.out or Path("runs/atlas") / options.network
+    suffix = "_random" if options.weights == "random" else ""
+    options.out = options.out or Path("runs/atlas") / f"{options.network}{suffix}"
     options.config = options.config or [str(CONFIG)]
     return options, rest
 
@@ -73,7 +74,8 @@ def main(args: Sequence[str]) -> None:
             pictures.append(at_common_size(model.eval()(_spread(data, options.images))))
     _write_table(options.out, rows)
     originals = at_common_size(_spread(data, options.images))
-    figure = atlas_figure(options.network, rows, originals, pictures)
+    names = [data.class_names[label] for label in data.test_set.labels[_places(data, options.images)].tolist()]
+    figure = atlas_figure(options.network, rows, names, [originals, *pictures])
     write_atomically(options.out / "atlas.png", lambda path: figure.savefig(path, dpi=100))
     print((options.out / "atlas.md").read_text(), options.out / "atlas.png", sep="\n")
 
@@ -143,9 +145,14 @@ def _data(run_dir: Path) -> InMemoryDataModule:
     return data
 
 
+def _places(data: InMemoryDataModule, count: int) -> Tensor:
+    """Indices of some test images, spread evenly over the split."""
+    return torch.linspace(0, len(data.test_set) - 1, count).long()
+
+
 def _spread(data: InMemoryDataModule, count: int) -> Tensor:
-    """Some test images `(count, C, H, W)` in [0, 1], spread evenly over the split."""
-    return data.test_set.images[torch.linspace(0, len(data.test_set) - 1, count).long()].float() / 255
+    """The images `(count, C, H, W)` in [0, 1] at these indices."""
+    return data.test_set.images[_places(data, count)].float() / 255
 
 
 def _errors(decode: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
@@ -219,37 +226,39 @@ def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
     write_atomically(out / "atlas.md", lambda path: path.write_text(table))
 
 
-def atlas_figure(title: str, rows: list[dict[str, Any]], originals: Tensor, pictures: list[Tensor]) -> "Figure":
+def atlas_figure(title: str, rows: list[dict[str, Any]], names: list[str], strips: list[Tensor]) -> "Figure":
     """Plots error against depth, with the reconstructions of each layer beneath its place.
 
     Args:
         title: Name of the network.
         rows: The table: the mean image, then one row per layer.
-        originals: Images `(N, C, 64, 64)` in [0, 1].
-        pictures: Their reconstructions, one tensor per layer.
+        names: Class of each image.
+        strips: The images `(N, C, 64, 64)` in [0, 1], then their reconstructions from each layer.
 
     Returns:
         The figure.
     """
     from matplotlib.figure import Figure
 
-    columns = len(pictures) + 1
-    figure = Figure(figsize=(1.5 * columns, 2.6 + 1.5 * len(originals)), layout="constrained")
-    grid = figure.add_gridspec(1 + len(originals), columns, height_ratios=[1.8, *[1] * len(originals)])
+    columns = len(strips)
+    figure = Figure(figsize=(1.5 * columns, 2.6 + 1.5 * len(names)), layout="constrained")
+    grid = figure.add_gridspec(1 + len(names), columns, height_ratios=[1.8, *[1] * len(names)])
     axes = figure.add_subplot(grid[0, 1:])
-    places = range(len(pictures))
+    places = range(columns - 1)
     for name, label in (("psnr_64", "decoder"), ("psnr_64_search", "optimisation")):
         if all(name in row for row in rows[1:]):
             axes.plot(places, [row[name] for row in rows[1:]], marker="o", label=label)
     axes.axhline(rows[0]["psnr_64"], color="gray", linestyle="--", label="mean image")
-    axes.set(title=f"{title}: PSNR at 64 x 64 in dB", xlim=(-0.5, len(pictures) - 0.5), xticks=[])
+    axes.set(title=f"{title}: PSNR at 64 x 64 in dB", xlim=(-0.5, columns - 1.5), xticks=[])
     axes.legend(fontsize="small")
-    names = ["image", *(row["layer"] for row in rows[1:])]
-    for column, (name, images) in enumerate(zip(names, [originals, *pictures], strict=True)):
-        for line, image in enumerate(images):
+    layers = ["image", *(row["layer"] for row in rows[1:])]
+    for column, (layer, strip) in enumerate(zip(layers, strips, strict=True)):
+        for line, (name, image) in enumerate(zip(names, strip, strict=True)):
             place = figure.add_subplot(grid[1 + line, column])
             place.imshow(image.clamp(0, 1).permute(1, 2, 0).squeeze(2), cmap="gray")
             place.set(xticks=[], yticks=[])
             if line == 0:
-                place.set_title(name, fontsize="small")
+                place.set_title(layer, fontsize="small")
+            if column == 0:
+                place.set_ylabel(name.replace(" (", "\n("), fontsize="x-small")
     return figure

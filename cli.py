@@ -188,6 +188,8 @@ def _experiment_directory(config: Namespace) -> Path:
     name = config.name
     if name is None:
         name = Path(str(config.config[0])).stem if config.config else config.model.class_path.rsplit(".", 1)[-1]
+    if config.model.get("init_args.encoder.init_args.weights") == "random":
+        name += "_random"  # features of no trained network: nobody is to take them for those of one
     return Path(config.trainer.default_root_dir) / name
 
 

@@ -1,7 +1,7 @@
 """Seconds per epoch of an inversion: with cached features and without, and in float32 without either.
 
-Run as `python benchmarks/inversion.py WEIGHTS ROOT`: the file of torchvision's weights of squeezenet1_1, and the folder
-or zip file of Tiny ImageNet. Some batches are timed, and scaled to an epoch.
+Run as `python benchmarks/inversion.py WEIGHTS ROOT [LAYER ...]`: the file of torchvision's weights of squeezenet1_1,
+and the folder or zip file of Tiny ImageNet. Some batches are timed, and scaled to an epoch.
 """
 
 import sys
@@ -25,16 +25,16 @@ VARIANTS = {
 
 def main() -> None:
     """Times every layer and variant and prints a table."""
-    weights, root = sys.argv[1:3]
+    weights, root, *layers = sys.argv[1:]
     sys.argv = sys.argv[:1]
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        for layer in LAYERS:
+        for layer in layers or LAYERS:
             seconds = []
             for name, flags in VARIANTS.items():
                 StepClock.seconds.clear()
                 out = f"{folder}/{name}"
-                own = ["--network=squeezenet1_1", f"--weights={weights}", "--feature_size=128", "--width=0.25"]
+                own = ["--network=squeezenet1_1", f"--weights={weights}", "--feature_size=129", "--width=0.25"]
                 few = [f"--trainer.limit_train_batches={BATCHES}", "--trainer.limit_val_batches=0"]
                 few += ["--trainer.max_epochs=3", "--trainer.limit_test_batches=1", *flags]
                 few += [f"--data.root={root}", "--trainer.callbacks+=clock.StepClock"]

@@ -26,7 +26,7 @@ def main() -> None:
     """Trains both and prints a table."""
     weights, root, out = sys.argv[1], sys.argv[2], Path(sys.argv[3] if len(sys.argv) > 3 else "runs/atlas")
     sys.argv = sys.argv[:1]
-    own = ["atlas", "--network=squeezenet1_1", f"--weights={weights}", "--feature_size=128", "--width=0.25"]
+    own = ["atlas", "--network=squeezenet1_1", f"--weights={weights}", "--feature_size=129", "--width=0.25"]
     data = f"--data.root={root}"
     preimage([*own, "--layers", *LAYERS, f"--out={out / 'squeezenet1_1'}", "--optimize=100", data])
     rows = psnr(out / "squeezenet1_1")

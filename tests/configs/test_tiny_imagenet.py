@@ -23,7 +23,7 @@ def test_alexnet_is_inverted(layer: str, overlay: list[str], run: Run, tiny_imag
     configs = [f"--config={CONFIGS / name}" for name in (f"{layer}.yaml", *overlay)]
     flags = [f"--data.root={tiny_imagenet}", f"--data.cache_dir={tiny_imagenet.parent}", "--test_after_fit"]
     runs = run("fit", *configs, *SMALL, *flags, "--model.encoder.weights=random")
-    run_dir = runs / ("original" if overlay else layer) / "version_0"
+    run_dir = runs / f"{'original' if overlay else layer}_random" / "version_0"
     assert values(run_dir, "test/psnr_64")[0] > 5
     assert values(run_dir, "test/normalized_error")[0] > 0
     assert (run_dir / "images/reconstructions/test.png").is_file()

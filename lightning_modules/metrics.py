@@ -120,15 +120,19 @@ class NormalizedError(Metric):
 
 
 class PiecewiseSSIM(StructuralSimilarityIndexMeasure):
-    """SSIM of images in [0, 1], a few at a time: torchmetrics holds some twenty copies of what it is given."""
+    """SSIM of images in [0, 1], in float32 under mixed precision too, whose convolutions would spoil it.
+
+    It takes a few images at a time, since torchmetrics holds some twenty copies of what it is given.
+    """
 
     pixels = 2**22
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds images `(B, C, H, W)` and their targets."""
         count = max(1, self.pixels // preds[0].numel())
-        for piece in zip(preds.split(count), target.split(count), strict=True):
-            super().update(*piece)
+        with torch.autocast(preds.device.type, enabled=False):
+            for piece in zip(preds.split(count), target.split(count), strict=True):
+                super().update(*piece)
 
 
 def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:

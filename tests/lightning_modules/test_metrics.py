@@ -42,6 +42,19 @@ def test_ssim_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.allclose(torch.as_tensor(pieces.compute()), torch.as_tensor(whole.compute()))
 
 
+def test_metrics_of_images_are_float32_under_mixed_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(4, 3, 32, 32, generator=generator) * 0.01 + 0.9  # nearly flat, as backgrounds are
+    preds = target + 0.001 * torch.randn(target.shape, generator=generator)
+    values = []
+    for enabled in (False, True):
+        metrics = reconstruction_metrics("")
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            metrics.update(value=torch.tensor(0.0), weight=4, preds=preds, target=target)
+        values.append({name: float(value) for name, value in metrics.compute().items()})
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
 def test_classification_metrics_against_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (101,), generator=generator) ** 2 // 3  # classes of different size

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from .width import scaled
+from .sizes import scaled
 
 OutputActivation = Literal["sigmoid", "softmax", "tanh"]
 

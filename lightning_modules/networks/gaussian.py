@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from .mnist import MNISTEncoder
+from .sizes import halved
 
 
 class GaussianEncoder(nn.Module):
@@ -73,7 +74,7 @@ class ConvGaussianEncoder(GaussianEncoder):
                 nn.LeakyReLU(),
             ]
             in_channels = channels
-        super().__init__(nn.Sequential(*layers, nn.Flatten()), in_channels * steps(image_size) ** 2, latent_dim)
+        super().__init__(nn.Sequential(*layers, nn.Flatten()), in_channels * halved(image_size, 5) ** 2, latent_dim)
 
 
 class ConvDecoder(nn.Sequential):
@@ -102,7 +103,7 @@ class ConvDecoder(nn.Sequential):
                 contrast.
         """
         norms: dict[str, type[nn.Module]] = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
-        size, channels = steps(image_size), width * 16
+        size, channels = halved(image_size, 5), width * 16
         layers = [nn.Linear(latent_dim, channels * size * size), nn.Unflatten(1, (channels, size, size))]
         for _ in range(4):
             conv = nn.Conv2d(channels, channels // 2, 3, padding=1)
@@ -110,14 +111,3 @@ class ConvDecoder(nn.Sequential):
             layers += [nn.Upsample(scale_factor=2), conv, norms[norm](channels), nn.LeakyReLU()]
         layers += [nn.Upsample(scale_factor=2), nn.Conv2d(channels, out_channels, 3, padding=1), nn.Sigmoid()]
         super().__init__(*layers)
-
-
-def steps(image_size: int) -> int:
-    """Height and width of the feature map after five halvings of an image.
-
-    Raises:
-        ValueError: The size is no multiple of 32.
-    """
-    if image_size < 32 or image_size % 32:
-        raise ValueError(f"image_size must be a multiple of 32, not {image_size}")
-    return image_size // 32

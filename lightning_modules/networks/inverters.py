@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from .width import scaled
+from .sizes import scaled
 
 SLOPE = 0.2
 

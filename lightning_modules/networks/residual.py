@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from .gaussian import GaussianEncoder
+from .sizes import halved
 
 
 class ResidualBlock(nn.Module):
@@ -51,7 +52,7 @@ class ResidualGaussianEncoder(GaussianEncoder):
             width: Channels at half the image size; at a quarter there are twice as many.
             blocks: Residual blocks at each size.
         """
-        size = quarter(image_size)
+        size = halved(image_size, 2)
         trunk = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, stride=2, padding=1),
             *(ResidualBlock(width) for _ in range(blocks)),
@@ -82,7 +83,7 @@ class ResidualDecoder(nn.Sequential):
             width: Channels at half the image size; at a quarter there are twice as many.
             blocks: Residual blocks at each size.
         """
-        size = quarter(image_size)
+        size = halved(image_size, 2)
         super().__init__(
             nn.Linear(latent_dim, 2 * width * size * size),
             nn.Unflatten(1, (2 * width, size, size)),
@@ -94,14 +95,3 @@ class ResidualDecoder(nn.Sequential):
             nn.ConvTranspose2d(width, out_channels, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
-
-
-def quarter(image_size: int) -> int:
-    """Height and width of the feature map after two halvings of an image.
-
-    Raises:
-        ValueError: The size is no multiple of 4.
-    """
-    if image_size < 4 or image_size % 4:
-        raise ValueError(f"image_size must be a multiple of 4, not {image_size}")
-    return image_size // 4

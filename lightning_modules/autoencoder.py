@@ -66,11 +66,11 @@ class Autoencoder(EncoderModule):
         target = resize_to(images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
         outputs = {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}
-        self._measure(outputs, split)
+        self._measure(outputs, images, split)
         return outputs
 
-    def _measure(self, outputs: dict[str, Tensor], split: Split, **values: Tensor) -> None:
-        """Updates the metrics of a split with the outputs of a step and other values per batch."""
+    def _measure(self, outputs: dict[str, Tensor], images: Tensor, split: Split, **values: Tensor) -> None:
+        """Updates the metrics of a split with the outputs of a step, and other values per batch."""
         preds, target = outputs["reconstruction"].detach(), outputs["target"]
         metrics = getattr(self, f"{split}_metrics")
         metrics.update(value=outputs["loss"].detach(), weight=len(target), preds=preds, target=target, **values)

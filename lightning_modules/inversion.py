@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .autoencoder import Autoencoder
+from .autoencoder import Autoencoder, resize_to
 from .base import Split
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
 
@@ -40,15 +40,17 @@ class Inversion(Autoencoder):
         self.common_metrics = reconstruction_metrics("test/", f"_{COMMON_SIZE}")
         self.common_metrics.add_metrics({"normalized_error": NormalizedError()})
 
-    def _measure(self, outputs: dict[str, Tensor], split: Split, **values: Tensor) -> None:
+    def _measure(self, outputs: dict[str, Tensor], images: Tensor, split: Split, **values: Tensor) -> None:
         if split == "test":
             code = outputs["code"].flatten(1).float()
-            distance = (self.read(outputs["reconstruction"]).flatten(1).float() - code).norm(dim=1)
+            again = self.read(resize_to(outputs["reconstruction"], images))
+            distance = (again.flatten(1).float() - code).norm(dim=1)
             values["feature_error"] = (distance / code.norm(dim=1)).mean()
-            preds, target = (at_common_size(outputs[key].detach()) for key in ("reconstruction", "target"))
+            # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
+            preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
             loss = F.mse_loss(preds, target)
             self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
-        super()._measure(outputs, split, **values)
+        super()._measure(outputs, images, split, **values)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test split."""

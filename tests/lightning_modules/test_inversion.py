@@ -48,6 +48,14 @@ def test_test_metrics_at_own_and_common_size_and_of_the_features(tmp_path: Path)
     assert at_common_size(large[0]) is large[0]
 
 
+def test_a_small_decoder_is_held_against_the_whole_image(tmp_path: Path) -> None:
+    small = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), nn.AvgPool2d(4))  # a perfect decoder, of 7 x 7 pixels
+    model = Inversion(nn.Flatten(), small, encoder_checkpoint=None)
+    (values,) = trainer(tmp_path).test(model, MNISTDataModule(), verbose=False)
+    assert values["test/psnr"] > 20
+    assert values["test/psnr_64"] < 17
+
+
 def test_total_variation_and_norm_of_images_one_can_count() -> None:
     images = torch.full((2, 1, 4, 4), 0.5)
     images[1, 0, :, 2:] = 1.0  # one edge of height 0.5, crossed in four rows

@@ -28,7 +28,7 @@ def main() -> None:
     sys.argv = sys.argv[:1]
     own = ["atlas", "--network=squeezenet1_1", f"--weights={weights}", "--feature_size=129", "--width=0.25"]
     data = f"--data.root={root}"
-    preimage([*own, "--layers", *LAYERS, f"--out={out / 'squeezenet1_1'}", "--optimize=100", data])
+    preimage([*own, "--layers", *LAYERS, f"--out={out / 'squeezenet1_1'}", "--optimize=40", data])
     rows = psnr(out / "squeezenet1_1")
     print(f"\n{'layer':12}{'minutes':>8}{'PSNR':>8}{'S4':>8}{'search':>8}{'mean':>8}")
     for layer in LAYERS:

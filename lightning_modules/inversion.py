@@ -80,8 +80,8 @@ class OptimizationInversion(Inversion):
         channels: int = 3,
         steps: int = 200,
         lr: float = 0.05,
-        variation_weight: float = 1.0,
-        norm_weight: float = 1.0,
+        variation_weight: float = 10.0,
+        norm_weight: float = 0.1,
         encoder_checkpoint: str | None = None,
         **kwargs: Any,
     ) -> None:

@@ -248,7 +248,7 @@ def test_a_run_rebuilds_it_from_its_arguments(run: Run, fails: Fails, tmp_path: 
     flags += ["--model.decoder.out_channels=1", "--data=MNISTDataModule", "--trainer.max_epochs=1", "--name=features"]
     flags += ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=1", "--trainer.limit_val_batches=1"]
     flags += ["--trainer.accelerator=cpu", "--trainer.enable_model_summary=false"]
-    path = run("fit", *flags, "--model.encoder.weights=random") / "features/version_0/checkpoints/last.ckpt"
+    path = run("fit", *flags, "--model.encoder.weights=random") / "features_random/version_0/checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     names = [name for name in checkpoint["state_dict"] if name.startswith("encoder.")]
     assert names == ["encoder._extra_state"]

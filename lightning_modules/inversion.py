@@ -11,6 +11,7 @@ from .base import Split
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
+STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
 
 
 class Inversion(Autoencoder):
@@ -22,7 +23,17 @@ class Inversion(Autoencoder):
     common size of 64 x 64 (`*_64`), where decoders of any size can be compared.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, encoder_checkpoint: str | None, **kwargs: Any) -> None:
+    code_mean: Tensor
+    code_std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        encoder_checkpoint: str | None,
+        standardize: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Joins a frozen encoder and a new decoder.
 
         Args:
@@ -30,15 +41,46 @@ class Inversion(Autoencoder):
             decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
             encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
                 weights along.
+            standardize: Give the decoder codes of mean 0 and standard deviation 1 over all values, as measured on
+                training images; features after a ReLU are neither, and a decoder learns from them far more slowly.
             kwargs: What trains the decoder, see `EncoderModule`.
         """
         super().__init__(encoder, decoder, encoder_checkpoint=encoder_checkpoint, freeze_encoder=True, **kwargs)
         self.hparams.pop("freeze_encoder", None)  # given here, and no argument of this class
+        self.standardize = standardize
+        self.register_buffer("code_mean", torch.zeros(()))
+        self.register_buffer("code_std", torch.ones(()))
         self.test_metrics.add_metrics(
             {"normalized_error": NormalizedError(), "feature_error": MeanLoss("feature_error")}
         )
         self.common_metrics = reconstruction_metrics("test/", f"_{COMMON_SIZE}")
         self.common_metrics.add_metrics({"normalized_error": NormalizedError()})
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
+        return super().decode((code - self.code_mean) / self.code_std if self.standardize else code)
+
+    def on_fit_start(self) -> None:
+        """Caches the codes if asked to, and measures what they are standardised by."""
+        super().on_fit_start()
+        if self.standardize:
+            self._measure_codes()
+
+    def _measure_codes(self) -> None:
+        # The same images on every process, so that all decoders see the same codes.
+        images: Any = getattr(getattr(self.trainer, "datamodule", None), "train_set", None)
+        if not hasattr(images, "__getitems__"):
+            raise ValueError("model.standardize needs one of our data modules: set it to false for other data")
+        places = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
+        count, total, squares = 0, 0.0, 0.0
+        for part in places.split(16):
+            batch = images.__getitems__(part.tolist())
+            values = (batch[2] if len(batch) == 3 else self._encode(batch[0])).double()
+            count, total = count + values.numel(), total + float(values.sum())
+            squares += float(values.square().sum())
+        mean = total / count
+        self.code_mean.fill_(mean)
+        self.code_std.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)
 
     def _measure(self, outputs: dict[str, Tensor], images: Tensor, split: Split, **values: Tensor) -> None:
         if split == "test":

@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.distance import pdist
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import MNISTDataModule
 from lightning_modules import Inversion, MNISTDecoder, MNISTEncoder, OptimizationInversion
@@ -54,6 +55,37 @@ def test_a_small_decoder_is_held_against_the_whole_image(tmp_path: Path) -> None
     (values,) = trainer(tmp_path).test(model, MNISTDataModule(), verbose=False)
     assert values["test/psnr"] > 20
     assert values["test/psnr_64"] < 17
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_decoder_is_given_standardised_codes(tmp_path: Path, cached: bool) -> None:
+    class Skewed(nn.Flatten):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 7 * super().forward(images) + 100
+
+    decoder = nn.Sequential(nn.Linear(784, 784), nn.Unflatten(1, (1, 28, 28)), nn.Sigmoid())
+    model = Inversion(Skewed(), decoder, encoder_checkpoint=None, standardize=True, cache_codes=cached)
+    data = MNISTDataModule(num_labels=100, cache_dir=str(tmp_path))
+    trainer(tmp_path, max_epochs=1).fit(model, data)
+    values = 7 * data.train_set.images.double() / 255 + 100
+    assert float(model.code_mean) == pytest.approx(float(values.mean()), rel=1e-5)
+    assert float(model.code_std) == pytest.approx(float(values.std()), rel=1e-3)
+    seen: list[torch.Tensor] = []
+    decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images = data.train_set.images.float() / 255
+    rebuilt = model(images)
+    assert float(seen[0].mean()) == pytest.approx(0, abs=1e-3)
+    assert float(seen[0].std()) == pytest.approx(1, abs=1e-3)
+    again = Inversion(Skewed(), decoder, encoder_checkpoint=None, standardize=True)
+    again.load_state_dict(model.state_dict())  # what codes are standardised by travels with the decoder
+    assert again(images).equal(rebuilt)
+
+
+def test_codes_of_other_data_cannot_be_standardised(tmp_path: Path) -> None:
+    model = Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint=None, standardize=True)
+    loader = DataLoader(TensorDataset(torch.rand(4, 1, 28, 28), torch.zeros(4)))
+    with pytest.raises(ValueError, match=r"model.standardize needs one of our data modules"):
+        trainer(tmp_path).fit(model, loader)
 
 
 def test_total_variation_and_norm_of_images_one_can_count() -> None:

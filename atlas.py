@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -61,9 +63,9 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(args: Sequence[str]) -> None:
     """Trains what is missing, measures it, and writes `atlas.csv`, `atlas.md` and `atlas.png`."""
     options, rest = parse(args)
-    overlays = [_write_overlay(options, layer) for layer in options.layers]  # a wrong layer ends it before it begins
-    for layer, overlay in zip(options.layers, overlays, strict=True):
-        _fit(options, layer, overlay, rest)
+    overlays = [_overlay(options, layer, rest) for layer in options.layers]  # a wrong layer ends it before it begins
+    for layer, (overlay, settings) in zip(options.layers, overlays, strict=True):
+        _fit(options, layer, overlay, settings, rest)
     data = _data(options.out / options.layers[0])
     rows = [_mean_image(data)]
     pictures = []
@@ -84,47 +86,61 @@ def decoder_for(shape: tuple[int, ...], image_size: int, width: float) -> dict[s
     """The decoder of a layer, as a class path with arguments.
 
     Args:
-        shape: Shape of the features of one image: `(C, h, w)` or `(D,)`.
+        shape: Shape of the features of one image: a square map `(C, s, s)`, or any other, as `(D,)` or tokens `(T, D)`.
         image_size: Wanted size of the reconstruction; a decoder doubles, and gets as close as it can.
         width: Width of the decoder.
     """
-    if len(shape) == 3:
-        sizes = [shape[1] * 2**doublings for doublings in range(1, 9)]
+    if len(shape) == 3 and shape[1] == shape[2]:
+        sizes = [shape[1] * 2**doublings for doublings in range(9)]
         size = min(sizes, key=lambda size: abs(size - image_size))
         init_args = {"in_channels": shape[0], "in_size": shape[1], "image_size": size, "width": width}
         return {"class_path": "ConvInverter", "init_args": init_args}
     size = min((4 * 2**doublings for doublings in range(1, 9)), key=lambda size: abs(size - image_size))
-    init_args = {"in_features": shape[0], "image_size": size, "width": width}
+    init_args = {"in_features": math.prod(shape), "image_size": size, "width": width}
     return {"class_path": "FullyConnectedInverter", "init_args": init_args}
 
 
-def _write_overlay(options: argparse.Namespace, layer: str) -> Path:
+def _overlay(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[dict[str, Any], str]:
+    """Encoder and decoder of a layer, as a config, and a hash of all that its figures depend on but the trainer.
+
+    Raises:
+        ValueError: The layer was done with other settings.
+    """
     arguments = {"network": options.network, "layer": layer, "weights": options.weights}
     features = FrozenFeatures(**arguments, image_size=options.feature_size)
     decoder = decoder_for(features.feature_shape(options.feature_size), options.image_size, options.width)
     encoder = {"class_path": "FrozenFeatures", "init_args": arguments | {"image_size": options.feature_size}}
     overlay = {"model": {"init_args": {"encoder": encoder, "decoder": decoder}}}
-    path: Path = options.out / f"{layer}.yaml"
-    write_atomically(path, lambda file: file.write_text(yaml.safe_dump(overlay)))
-    return path
+    own = [flag for flag in rest if not flag.startswith("--trainer.")]
+    given = [overlay, features.weights_hash, [Path(name).read_text() for name in options.config], own]
+    settings = hashlib.sha256(json.dumps(given).encode()).hexdigest()
+    done = options.out / layer / "done.json"
+    if done.is_file() and json.loads(done.read_text())["settings"] != settings:
+        raise ValueError(
+            f"{done.parent} was trained with other weights, data or options: give another --out, or remove it"
+        )
+    return overlay, settings
 
 
-def _fit(options: argparse.Namespace, layer: str, overlay: Path, rest: list[str]) -> None:
+def _fit(options: argparse.Namespace, layer: str, overlay: dict[str, Any], settings: str, rest: list[str]) -> None:
     """Trains and tests a layer's decoder, goes on with one that was interrupted, or leaves a finished one alone."""
     run_dir: Path = options.out / layer
-    done = run_dir / "minutes.json"
+    done = run_dir / "done.json"
     if done.is_file():
         print(f"{layer}: done, {run_dir}")
         return
     last = run_dir / "checkpoints/last.ckpt"
     if run_dir.exists() and not last.is_file():
         shutil.rmtree(run_dir)  # interrupted before there was anything to go on from
+    resumed = last.is_file()
+    path: Path = options.out / f"{layer}.yaml"
+    write_atomically(path, lambda file: file.write_text(yaml.safe_dump(overlay)))
     start = time.monotonic()
-    flags = [f"--config={name}" for name in (*options.config, overlay)]
+    flags = [f"--config={name}" for name in (*options.config, path)]
     flags += [f"--run_dir={run_dir}", "--test_after_fit", *rest]
-    PreimageCLI(["fit", *flags, *([f"--ckpt_path={last}"] if last.is_file() else [])])
-    minutes = (time.monotonic() - start) / 60
-    write_atomically(done, lambda file: file.write_text(json.dumps(minutes)))
+    PreimageCLI(["fit", *flags, *([f"--ckpt_path={last}"] if resumed else [])])
+    minutes = None if resumed else (time.monotonic() - start) / 60  # what passed before nobody knows
+    write_atomically(done, lambda file: file.write_text(json.dumps({"minutes": minutes, "settings": settings})))
 
 
 def _checkpoint(run_dir: Path) -> Path:
@@ -184,7 +200,7 @@ def _row(options: argparse.Namespace, layer: str, model: Inversion, data: InMemo
         "shape": " x ".join(map(str, shape)),
         "values": int(torch.tensor(shape).prod()),
         "parameters": sum(parameter.numel() for parameter in model.decoder.parameters()),
-        "minutes": json.loads((run_dir / "minutes.json").read_text()),
+        "minutes": json.loads((run_dir / "done.json").read_text())["minutes"],
         **{key: tested[f"test/{key}"] for key in COLUMNS},
     }
     if options.optimize:
@@ -218,7 +234,7 @@ def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
             writer.writerows(rows)
 
     def cell(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
     lines = [columns, ["---"] * len(columns), *([cell(row.get(key, "")) for key in columns] for row in rows)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,12 +1,15 @@
 """The memory that a training takes, known before it is asked for."""
 
 import os
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
+#: Where Linux says what a container may take, in cgroups of version 2 and 1.
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 STATES = 4  # the weights, their gradients, and the two moments of Adam
 
 
@@ -44,7 +47,9 @@ def training_memory(model: nn.Module) -> int:
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU, or that the machine has in all for any other device."""
+    """Bytes that are free on a GPU, or that the machine or container has in all for any other device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [path.read_text().strip() for path in CONTAINER_LIMITS if path.is_file()]
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *(int(text) for text in limits if text.isdigit())])

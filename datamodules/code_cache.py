@@ -38,12 +38,12 @@ def cache_codes(
     Raises:
         ValueError: The codes would take more than `limit_gb`, or more than there is room for.
     """
-    digest = hashlib.sha256(f"{key} {tuple(images.shape)}".encode())
-    digest.update(images.contiguous().numpy().data)  # their content: splits and transforms need no names
-    folder = cache_dir / f"codes-{digest.hexdigest()[:32]}"
     some = torch.arange(0, len(images), max(1, len(images) // 8))
     sample = encode(images[some])
     shape, dtype = (len(images), *sample.shape[1:]), sample.dtype
+    digest = hashlib.sha256(f"{key} {tuple(images.shape)} {shape} {dtype}".encode())
+    digest.update(images.contiguous().numpy().data)  # their content: splits and transforms need no names
+    folder = cache_dir / f"codes-{digest.hexdigest()[:32]}"
     if _is_whole(folder, shape, dtype):
         codes = _map(folder, shape, dtype)
         if torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std())):

@@ -14,7 +14,7 @@ from .in_memory import InMemoryDataModule, InMemoryImages
 
 
 class DecodedImagesDataModule(InMemoryDataModule):
-    """Serves the images of a folder or zip file, decoded once into a cache on disk that later starts map into memory.
+    """Serves the images of a folder or zip file, decoded once into a cache on disk, from which later starts read.
 
     A subclass says which images these are in `_find`, which of them form each split in `_split`, and how the files are
     `expected` to be laid out.
@@ -44,7 +44,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
         self._open()
 
     def setup(self, stage: str) -> None:
-        """Maps the decoded images and draws the splits, once."""
+        """Draws the splits and reads their images into memory, once."""
         if hasattr(self, "train_set"):
             return
         tree, cache = self._open()
@@ -66,9 +66,8 @@ class DecodedImagesDataModule(InMemoryDataModule):
         rank_zero_info(f"{self.root.name}: {len(tree.class_names)} classes, images: {sizes}")
 
     def _open(self) -> tuple[ImageTree, ImageCache]:
-        if (
-            self._opened is None
-        ):  # a folder of a hundred thousand files is looked through once, and its faults said once
+        # A folder of a hundred thousand files is looked through once, and its faults are said once.
+        if self._opened is None:
             source = Source(self.root, self.expected)
             tree = self._find(source)
             cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .image_tree import Source
 
-VERSION = 1  # of the decoding: another number makes every cache anew
+VERSION = 2  # of the decoding: another number makes every cache anew
 CHUNK = 64
 
 OnBadImage = Literal["error", "skip"]
@@ -128,10 +128,10 @@ def cache_images(
 
 
 def _key(source: Source, names: list[str], size: int) -> str:
-    """Hash of all that the pixels depend on: where the files are, their listing with sizes, and the way of decoding."""
+    """Hash of all that the pixels depend on: where the files are, their listing, and the way of decoding."""
     stat = source.root.stat()
     origin = [str(source.root.absolute()), *((stat.st_size, stat.st_mtime_ns) if source.root.is_file() else ())]
-    listing = [[name, source.sizes[name]] for name in names]
+    listing = [[name, source.sizes[name], source.changed.get(name)] for name in names]
     return hashlib.sha256(json.dumps([VERSION, size, origin, listing]).encode()).hexdigest()[:32]
 
 

@@ -16,7 +16,7 @@ class ImageFolderDataModule(DecodedImagesDataModule):
 
     Class folders (`CLASS/*.jpg`), split folders (`train|val|test/CLASS/*.jpg`) and the Kaggle form (a CSV with columns
     `filename` and `label` beside `train/`) are told apart by looking. Splits that the tree lacks are drawn by class and
-    seed. The images are decoded once, into a cache on disk that later starts map into memory.
+    seed. The images are decoded once, into a cache on disk, from which later starts read.
     """
 
     def __init__(

@@ -11,8 +11,12 @@ from typing import Literal
 
 Layout = Literal["auto", "folders", "splits", "csv"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".tga", ".pbm", ".pgm", ".ppm"),
+)
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
 EXPECTED = (
     "class folders (CLASS/*.jpg), split folders (train|val|test/CLASS/*.jpg), or a CSV filename,label beside train/"
 )
@@ -33,10 +37,15 @@ class Source:
             ValueError: The zip file is damaged, or a member's path leaves it.
         """
         self.root = root
+        #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
+        self.changed: dict[str, int] = {}
         self._open: tuple[int, zipfile.ZipFile] | None = None
         if root.is_dir():
-            files = [path for path in sorted(root.rglob("*")) if path.is_file()]
-            self.sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
+            files = {
+                path.relative_to(root).as_posix(): path.stat() for path in sorted(root.rglob("*")) if path.is_file()
+            }
+            self.sizes = {name: stat.st_size for name, stat in files.items()}
+            self.changed = {name: stat.st_mtime_ns for name, stat in files.items()}
         elif root.is_file():
             try:
                 members = self._zip().infolist()
@@ -96,9 +105,9 @@ def find_images(source: Source, layout: Layout = "auto") -> ImageTree:
         if found:
             return _tree(source, found)
     inner = _strip_common_folders(names)
-    if layout in ("auto", "splits") and names and all(path[0] in SPLITS and len(path) > 2 for path in inner):
+    if layout in ("auto", "splits") and names and all(path[0].lower() in SPLITS and len(path) > 2 for path in inner):
         pairs = zip(names, inner, strict=True)
-        return _tree(source, ((name, path[1], SPLITS[path[0]]) for name, path in pairs))
+        return _tree(source, ((name, path[1], SPLITS[path[0].lower()]) for name, path in pairs))
     if layout in ("auto", "folders") and names and all(len(path) > 1 for path in inner):
         return _tree(source, ((name, path[0], None) for name, path in zip(names, inner, strict=True)))
     raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}")
@@ -123,14 +132,18 @@ def _from_table(source: Source, table: str) -> list[tuple[str, str, str | None]]
     if not {"filename", "label"} <= set(rows.fieldnames or []):
         return []
     folder = table.rpartition("/")[0]
-    found: list[tuple[str, str, str | None]] = []
+    found: dict[str, str] = {}
     for row in rows:
         places = ("/".join(filter(None, (folder, place, row["filename"]))) for place in ("train", "images", ""))
         name = next((place for place in places if place in source.sizes), None)
         if name is None:
             raise ValueError(f"{source.root}: {table} names {row['filename']}, which is not in {folder}/train")
-        found.append((name, row["label"], None))
-    return found
+        if not row["label"]:
+            raise ValueError(f"{source.root}: {table} gives no label to {row['filename']}: add it, or remove the row")
+        if found.setdefault(name, row["label"]) != row["label"]:
+            labels = f"both {found[name]} and {row['label']}"
+            raise ValueError(f"{source.root}: {table} labels {row['filename']} {labels}: keep one of the rows")
+    return [(name, label, None) for name, label in found.items()]
 
 
 def _tree(source: Source, images: Iterable[tuple[str, str, str | None]]) -> ImageTree:

@@ -147,9 +147,10 @@ class InMemoryDataModule(LightningDataModule):
 
     def _loader(self, images: InMemoryImages, shuffle: bool = False) -> DataLoader[Batch]:
         # No worker processes: handing a small batch over costs more than making it. Without gradients nothing is kept
-        # for the backward pass, so evaluation takes larger batches; they change no per-image metric.
+        # for the backward pass, so evaluation takes larger batches; only free bits in a loss depend on them.
         return DataLoader(
             dataset=images,
+            drop_last=shuffle and len(images) % self.batch_size == 1 < len(images),  # batch norm needs two images
             batch_size=self.batch_size if shuffle else max(self.batch_size, 256),
             shuffle=shuffle,
             collate_fn=identity,

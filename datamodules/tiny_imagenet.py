@@ -23,7 +23,7 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
 
     All splits are drawn from `train/`: a fixed number of images of each class for the test, the rest for training and
     validation. A test image stays one whichever other classes are chosen. Only the chosen classes are decoded, once,
-    into a cache on disk that later starts map into memory.
+    into a cache on disk, from which later starts read.
     """
 
     expected = "train/WNID/images/*.JPEG, wnids.txt and words.txt, at any depth"

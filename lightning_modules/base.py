@@ -137,6 +137,14 @@ class EncoderModule(LightningModule):
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
 
+    def _check_classes(self, num_classes: int) -> None:
+        """Compares the number of classes with the data's, before a label without a logit ends the run."""
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        if names is not None and len(names) != num_classes:
+            raise ValueError(
+                f"the data has {len(names)} classes, model.num_classes={num_classes}: set it, and that of the networks"
+            )
+
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""
         if not self.cache_codes:

@@ -45,6 +45,8 @@ class Classifier(EncoderModule):
             raise ValueError(
                 f"model.num_samples={num_samples} needs a GaussianEncoder to draw from, not {type(encoder).__name__}"
             )
+        if isinstance(encoder, GaussianEncoder) and not num_samples:
+            encoder.log_variance.requires_grad_(False)  # not read, and DDP stumbles over a parameter without a gradient
         self.head = head
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
@@ -56,13 +58,9 @@ class Classifier(EncoderModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
     def setup(self, stage: str) -> None:
-        """Compares the number of classes with the data's, before a label without a logit ends the run."""
+        """Compares the number of classes with the data's."""
         super().setup(stage)
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
-        if names is not None and len(names) != self.num_classes:
-            raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={self.num_classes}: set it, and the head's too"
-            )
+        self._check_classes(self.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""

@@ -63,7 +63,7 @@ class ClassifierReconstructor(EncoderModule):
         self.balanced = class_weights == "balanced"
         self.class_weights: Tensor
         weights = class_weights if isinstance(class_weights, list) else [1.0] * num_classes
-        self.register_buffer("class_weights", torch.tensor(weights))
+        self.register_buffer("class_weights", torch.tensor(weights, dtype=torch.float32))
         if reconstruction == "none":
             self.decoder.requires_grad_(False)  # it would be a parameter without a gradient, over which DDP stumbles
         self._make_metrics()
@@ -111,6 +111,7 @@ class ClassifierReconstructor(EncoderModule):
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
         super().setup(stage)
+        self._check_classes(self.num_classes)
         if self.balanced and stage == "fit":
             self.class_weights.copy_(self._balance())
 

@@ -148,6 +148,10 @@ class OptimizationInversion(Inversion):
         self.variation_weight = variation_weight
         self.norm_weight = norm_weight
 
+    def setup(self, stage: str) -> None:
+        """Loads the encoder's weights at every stage, since no `fit` ever brings them into a checkpoint."""
+        super().setup("fit")
+
     def decode(self, code: Tensor) -> Tensor:
         """Searches images `(B, C, h, w)` in [0, 1] with codes `(B, ...)`."""
         with torch.inference_mode(False), torch.enable_grad():

@@ -113,9 +113,11 @@ class NormalizedError(Metric):
 
     def compute(self) -> Tensor:
         """The ratio of the two means; NaN for fewer than two images."""
-        targets = torch.cat(list(self.targets)).float() / 255
-        count = len(targets)
-        distances = sum(torch.cdist(part, targets).double().sum() for part in targets.split(500))
+        targets = torch.cat(list(self.targets))
+        count, parts = len(targets), targets.split(500)  # as floats all at once they would take four times the memory
+        distances = sum(
+            torch.cdist(one.float() / 255, other.float() / 255).double().sum() for one in parts for other in parts
+        )
         return (self.total / count) / (distances / (count * (count - 1)))
 
 

@@ -74,8 +74,10 @@ class VAE(EncoderModule):
             )
         if num_samples < 1 or variance <= 0:
             raise ValueError(f"model.num_samples={num_samples} must be at least 1, model.variance={variance} above 0")
-        if cycle_epochs and cycle_epochs < warmup_epochs:
-            raise ValueError(f"model.cycle_epochs={cycle_epochs} is shorter than model.warmup_epochs={warmup_epochs}")
+        if cycle_epochs and not 0 < warmup_epochs <= cycle_epochs:
+            raise ValueError(
+                f"model.cycle_epochs={cycle_epochs} needs model.warmup_epochs from 1 to as many, not {warmup_epochs}"
+            )
         if learn_variance and likelihood != "gaussian":
             raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
         self.decoder = decoder

@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torchvision import models
 
 from atlas import decoder_for
+from lightning_modules.networks import inverters
 from main import main
 
 LAYERS = ["features.2", "features.12"]
@@ -32,7 +35,7 @@ def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
         run_dir = tmp_path / row["layer"]
         assert float(row["psnr_64"]) > 5
         assert float(row["psnr_64_search"]) > 5
-        assert float(row["minutes"]) == pytest.approx(json.loads((run_dir / "minutes.json").read_text()))
+        assert float(row["minutes"]) == pytest.approx(json.loads((run_dir / "done.json").read_text())["minutes"])
     assert Image.open(tmp_path / "atlas.png").size[0] > 300
     assert (tmp_path / "atlas.md").read_text().count("\n") == 5
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
@@ -45,11 +48,30 @@ def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
 def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["preimage"])
     atlas(tiny_imagenet, tmp_path)
-    (tmp_path / LAYERS[1] / "minutes.json").unlink()  # killed before the end of the second layer, after a checkpoint
+    (tmp_path / LAYERS[1] / "done.json").unlink()  # killed before the end of the second layer, after a checkpoint
     atlas(tiny_imagenet, tmp_path, "--trainer.max_epochs=2")
     epochs = [line.split(",") for line in (tmp_path / LAYERS[1] / "metrics.csv").read_text().splitlines()]
     place = epochs[0].index("epoch")
     assert max(float(row[place]) for row in epochs[1:] if row[place]) >= 1
+    with (tmp_path / "atlas.csv").open() as file:
+        rows = {row["layer"]: row for row in csv.DictReader(file)}
+    assert float(rows[LAYERS[0]]["minutes"]) > 0
+    assert rows[LAYERS[1]]["minutes"] == ""  # of two sessions, of which one is not known
+
+
+@pytest.mark.parametrize(
+    "flag", ["--width=0.05", "--weights=other.pth", "--data.split_seed=1", "--model.optimizer.lr=0.1"]
+)
+def test_an_atlas_of_other_settings_is_not_believed(
+    flag: str, tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    monkeypatch.setattr(f"{__name__}.LAYERS", ["features.2"])
+    torch.save(models.squeezenet1_1().state_dict(), tmp_path / "other.pth")
+    atlas(tiny_imagenet, tmp_path)
+    with pytest.raises(SystemExit):
+        atlas(tiny_imagenet, tmp_path, flag.replace("other.pth", str(tmp_path / "other.pth")))
+    assert "features.2 was trained with other weights, data or options" in capsys.readouterr().err
 
 
 def test_a_wrong_layer_ends_it_before_anything_is_trained(
@@ -64,9 +86,16 @@ def test_a_wrong_layer_ends_it_before_anything_is_trained(
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((256, 6, 6), 48), ((192, 13, 13), 52), ((64, 31, 31), 62), ((64, 63, 63), 126), ((1000,), 64)]
+    ("shape", "size"), [((256, 6, 6), 48), ((192, 13, 13), 52), ((64, 31, 31), 62), ((64, 63, 63), 63), ((1000,), 64)]
 )
 def test_decoders_get_as_close_to_the_wanted_size_as_doubling_can(shape: tuple[int, ...], size: int) -> None:
     decoder = decoder_for(shape, 64, 0.5)
     assert decoder["init_args"]["image_size"] == size
     assert decoder["class_path"] == ("ConvInverter" if len(shape) == 3 else "FullyConnectedInverter")
+
+
+@pytest.mark.parametrize("shape", [(197, 24), (8, 8, 192), (16, 4, 2), (32, 8, 8), (16,)])
+def test_decoders_fit_tokens_and_channels_last(shape: tuple[int, ...]) -> None:
+    config = decoder_for(shape, 32, 0.03)
+    decoder = getattr(inverters, config["class_path"])(**config["init_args"])
+    assert decoder(torch.rand(2, *shape)).shape == (2, 3, 32, 32)

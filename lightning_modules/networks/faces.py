@@ -50,11 +50,15 @@ class FaceEncoder(nn.Sequential):
 class FaceDecoder(nn.Sequential):
     """Two linear layers and four transposed convolutions; 285,914,371 parameters at width 1.
 
-    Maps codes `(B, latent_dim)` to images `(B, 3, 256, 256)` in [0, 1].
+    Maps codes `(B, latent_dim)` to images `(B, out_channels, 256, 256)` in [0, 1].
     """
 
     def __init__(
-        self, latent_dim: int = 2, width: float = 1.0, output_activation: OutputActivation = "sigmoid"
+        self,
+        latent_dim: int = 2,
+        width: float = 1.0,
+        output_activation: OutputActivation = "sigmoid",
+        out_channels: int = 3,
     ) -> None:
         """Builds the layers.
 
@@ -64,6 +68,7 @@ class FaceDecoder(nn.Sequential):
             output_activation: What brings the output to [0, 1]: `sigmoid`, `tanh` (rescaled), or the original's
                 `softmax` over the channels, under which R + G + B = 1 at every pixel, so that no brightness can be
                 drawn.
+            out_channels: Channels of the images.
         """
         activations = {"sigmoid": nn.Sigmoid(), "softmax": nn.Softmax(dim=1), "tanh": UnitTanh()}
         if output_activation not in activations:
@@ -79,7 +84,7 @@ class FaceDecoder(nn.Sequential):
         for narrower in (scaled(count, width) for count in (512, 256, 128)):
             layers += [_double(channels, narrower), nn.LeakyReLU(0.1)]
             channels = narrower
-        super().__init__(*layers, _double(channels, 3), activations[output_activation])
+        super().__init__(*layers, _double(channels, out_channels), activations[output_activation])
 
 
 class UnitTanh(nn.Module):

@@ -2,12 +2,12 @@
 
 import copy
 import difflib
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.proxy import TraceError
@@ -209,7 +209,8 @@ def _build(network: str | nn.Module, weights: str, seed: int) -> nn.Module:
     """A network with its weights; a module that is given is filled in place."""
     name, known = _name(network), _known_weights(network)
     if weights == "random":
-        rank_zero_warn(f"{name} has RANDOM weights (seed {seed}): its features are those of no trained network")
+        text = f"{name} has RANDOM weights (seed {seed}): its features are those of no trained network"
+        warnings.warn(text, stacklevel=2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _create(network) if isinstance(network, str) else network.apply(_draw_anew)
@@ -219,6 +220,8 @@ def _build(network: str | nn.Module, weights: str, seed: int) -> nn.Module:
         raise FileNotFoundError(f"{name} has no weights {weights}: give {', '.join(known)}, random, or a file")
     network = _create(network)
     _fill(network, weights)
+    if hasattr(network, "transform_input"):  # of googlenet and inception_v3, which torchvision sets with its weights
+        network.transform_input = True  # type: ignore[assignment]
     return network
 
 

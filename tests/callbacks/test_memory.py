@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def test_a_model_that_does_not_fit_is_refused_before_a_run_is_made(
     assert "cpu has 0.00 GB" in line
     assert "take a smaller model" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, none = tmp_path / "memory.max", tmp_path / "no"
+    monkeypatch.setattr(memory, "CONTAINER_LIMITS", (limit, none))
+    physical = memory.device_memory(torch.device("cpu"))
+    assert physical == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for text, expected in (("max\n", physical), ("123456\n", 123456), (f"{2**63 - 4096}\n", physical)):
+        limit.write_text(text)
+        assert memory.device_memory(torch.device("cpu")) == expected
 
 
 def test_processes_on_one_machine_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,18 @@ def test_other_images_or_another_encoder_have_a_cache_of_their_own(tmp_path: Pat
         encode = Counting()
         assert cache_codes(images, encode, key, tmp_path, 1.0).equal(Counting()(images))
         assert encode.seen > len(images)
+
+
+def test_codes_of_another_shape_or_kind_stay_beside_the_first(tmp_path: Path) -> None:
+    def pairs(images: Tensor) -> Tensor:
+        return torch.stack([images.flatten(1).float()] * 2, dim=1)
+
+    kinds: list[Callable[[Tensor], Tensor]] = [Counting(), Counting(torch.bfloat16), pairs]
+    for encode in kinds:
+        cache_codes(IMAGES, encode, "key", tmp_path, 1.0)
+    again = Counting()
+    assert cache_codes(IMAGES, again, "key", tmp_path, 1.0).shape == (150, 16)
+    assert again.seen < 20
 
 
 def test_a_cache_that_disagrees_with_the_encoder_is_made_anew(tmp_path: Path) -> None:

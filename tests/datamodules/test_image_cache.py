@@ -110,6 +110,16 @@ def test_other_files_or_sizes_get_a_cache_of_their_own(tmp_path: Path) -> None:
     assert np.array_equal(first.images[0], second.images[0])
 
 
+def test_a_file_that_was_replaced_is_decoded_again(tmp_path: Path) -> None:
+    path = tmp_path / "data/a.bmp"
+    path.parent.mkdir()
+    for value in (0, 255):  # files of the same name and size
+        Image.new("RGB", (8, 8), (value, value, value)).save(path)
+        os.utime(path, ns=(0, value))
+        cache = cache_images(Source(path.parent), ["a.bmp"], 8, tmp_path / "cache")
+        assert (cache.images == value).all()
+
+
 def test_bad_images_are_named_or_left_out(tmp_path: Path) -> None:
     names = folder_of_images(tmp_path / "data", 70)
     (tmp_path / "data/003.png").write_bytes(b"broken")

@@ -46,6 +46,28 @@ def test_split_folders(tmp_path: Path) -> None:
     assert tree.class_names == ["a", "b"]
 
 
+def test_split_folders_by_other_names_and_images_of_rarer_kinds(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "Training/a/1.jfif", "Training/b/2.JP2", "Validation/a/3.avif", "TEST/b/4.tga")
+    tree = find_images(Source(root))
+    assert tree.class_names == ["a", "b"]
+    assert tree.splits == ["test", "train", "train", "val"]
+
+
+def test_a_table_that_names_images_twice(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "train/1.jpg", "train/2.jpg")
+    table = root / "labels.csv"
+    table.write_text("filename,label\n1.jpg,a\n2.jpg,b\n1.jpg,a\n")
+    tree = find_images(Source(root))
+    assert tree.names == ["train/1.jpg", "train/2.jpg"]  # once, or it could be in two splits
+    table.write_text("filename,label\n1.jpg,a\n2.jpg,b\n1.jpg,b\n")
+    with pytest.raises(ValueError, match=r"labels\.csv labels 1\.jpg both a and b"):
+        find_images(Source(root))
+    for row in ("2.jpg", "2.jpg,"):
+        table.write_text(f"filename,label\n1.jpg,a\n{row}\n")
+        with pytest.raises(ValueError, match=r"labels\.csv gives no label to 2\.jpg"):
+            find_images(Source(root))
+
+
 def test_kaggle_csv(tmp_path: Path) -> None:
     root = make(tmp_path / "data", "d/train/Image_1.jpg", "d/train/Image_2.jpg", "d/test/Image_9.jpg")
     (root / "d/Training_set.csv").write_text("filename,label\r\nImage_2.jpg,MONARCH\r\nImage_1.jpg,ADONIS\r\n")

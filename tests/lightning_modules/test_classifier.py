@@ -88,6 +88,17 @@ def test_codes_are_drawn_and_their_probabilities_averaged_in_evaluation() -> Non
         Classifier(MNISTEncoder(), MLPHead(), num_samples=3)
 
 
+def test_a_head_that_is_not_read_does_not_train() -> None:
+    torch.manual_seed(0)
+    for samples, trains in ((0, False), (3, True)):
+        encoder = MNISTGaussianEncoder()
+        model = Classifier(encoder, MLPHead(), num_samples=samples)
+        model.training_step((torch.rand(4, 1, 28, 28), torch.arange(4)), 0).backward()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        assert all(parameter.grad is not None for parameter in parameters)  # DDP would wait for it
+        assert encoder.log_variance.weight.requires_grad == trains
+
+
 def test_the_head_of_the_butterflies_is_that_of_the_system() -> None:
     head = MLPHead(128, [128, 128], 75, [0.2, 0.4])
     assert " ".join(type(layer).__name__ for layer in head) == "Linear ReLU Dropout Linear ReLU Dropout Linear"

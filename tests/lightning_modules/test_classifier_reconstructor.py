@@ -60,6 +60,8 @@ def test_class_weights_weigh_images_by_their_class(batch: tuple[Tensor, Tensor])
     each = -whole(batch[0]).log_softmax(1)[torch.arange(8), batch[1]]
     expected = (each * torch.arange(8.0)).mean()
     assert whole.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)
+    whole_numbers: Any = list(range(10))
+    assert model(reconstruction="none", class_weights=whole_numbers).class_weights.tolist() == given
     for wrong in ([1.0, 2.0], [-1.0] * 10):
         with pytest.raises(ValueError, match=r"model\.class_weights=.* must be 10 numbers from 0 up"):
             model(class_weights=wrong)
@@ -89,6 +91,12 @@ def test_balanced_weights_are_those_of_scikit_learn_and_stay_in_the_checkpoint(t
     with pytest.raises(ValueError, match=r"needs a data module with a train_set\.labels"):
         loader = Unbalanced(labels).train_dataloader()
         trainer(tmp_path).fit(model(class_weights="balanced"), loader)
+
+
+def test_classes_that_are_not_the_data_s_are_named(tmp_path: Path) -> None:
+    whole = ClassifierReconstructor(MNISTEncoder(2), MNISTDecoder(2))
+    with pytest.raises(ValueError, match=r"the data has 10 classes, model\.num_classes=2: set it"):
+        trainer(tmp_path).fit(whole, MNISTDataModule())
 
 
 def test_unlabelled_images_enter_the_squared_error_alone(batch: tuple[Tensor, Tensor]) -> None:

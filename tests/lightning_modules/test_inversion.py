@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import MNISTDataModule
-from lightning_modules import Inversion, MNISTDecoder, MNISTEncoder, OptimizationInversion
+from lightning_modules import Autoencoder, Inversion, MNISTDecoder, MNISTEncoder, OptimizationInversion
 from lightning_modules.inversion import at_common_size, norm, total_variation
 from lightning_modules.metrics import NormalizedError
 from tests.lightning_modules.test_base import trainer
@@ -108,6 +108,17 @@ def test_optimisation_finds_the_image_where_the_code_determines_it(tmp_path: Pat
     rough = OptimizationInversion(encoder, image_size=28, channels=1, steps=300, variation_weight=10.0, lr=0.02)
     (smooth,) = trainer(tmp_path, limit_test_batches=1).test(rough, MNISTDataModule(batch_size=64), verbose=False)
     assert smooth["test/psnr"] < values["test/psnr"]
+
+
+def test_optimisation_searches_under_the_encoder_of_a_run(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = Autoencoder(MNISTEncoder(), MNISTDecoder())
+    trainer(tmp_path, max_epochs=1).fit(trained, MNISTDataModule())
+    path = tmp_path / "trained.ckpt"
+    torch.save({"state_dict": trained.state_dict()}, path)
+    search = OptimizationInversion(MNISTEncoder(), image_size=28, channels=1, steps=2, encoder_checkpoint=str(path))
+    trainer(tmp_path, limit_test_batches=1).test(search, MNISTDataModule(), verbose=False)
+    assert all(value.equal(trained.encoder.state_dict()[name]) for name, value in search.encoder.state_dict().items())
 
 
 def test_optimisation_has_nothing_to_fit(tmp_path: Path) -> None:

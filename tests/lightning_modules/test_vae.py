@@ -115,7 +115,7 @@ def test_the_kl_weight_rises_anew_in_every_cycle(tmp_path: Path) -> None:
     model.training_step = lambda *args: (seen.append(model.kl_weight()), training_step(*args))[1]  # type: ignore[method-assign,func-returns-value]
     trainer(tmp_path, max_epochs=7, limit_train_batches=1).fit(model, MNISTDataModule())
     assert seen == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0, 0.0]
-    with pytest.raises(ValueError, match=r"cycle_epochs=2 is shorter than model\.warmup_epochs=3"):
+    with pytest.raises(ValueError, match=r"cycle_epochs=2 needs model\.warmup_epochs from 1 to as many, not 3"):
         vae(warmup_epochs=3, cycle_epochs=2)
 
 
@@ -192,6 +192,8 @@ def test_parts_that_do_not_fit_are_named() -> None:
         VAE(MNISTGaussianEncoder(4), nn.Sequential(nn.Linear(4, 784), nn.Tanh()), latent_dim=4)
     with pytest.raises(ValueError, match="importance_weighted has no beta"):
         vae(beta=2.0, importance_weighted=True)
+    with pytest.raises(ValueError, match=r"cycle_epochs=4 needs model\.warmup_epochs from 1 to as many, not 0"):
+        vae(cycle_epochs=4)
     with pytest.raises(ValueError, match="num_samples=0 must be at least 1"):
         vae(num_samples=0)
     with pytest.raises(ValueError, match=r"variance=0\.0 above 0"):

@@ -1,11 +1,14 @@
 """TensorBoard and W&B: what they cannot do costs a warning and never the run."""
 
 import os
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -123,8 +126,10 @@ class _WandbLogger(WandbLogger):
             )
             mode = self._wandb_init.get("mode", os.environ.get("WANDB_MODE", "online"))
             try:
-                if mode == "online" and not wandb.login(prompt=False, verify=False):
-                    raise ConnectionError("there is no API key")
+                if mode == "online":
+                    _look_for_server(wandb.setup().settings.base_url, self._init_timeout)
+                    if not wandb.login(prompt=False, verify=False):
+                        raise ConnectionError("there is no API key")
                 return super().experiment
             except Exception as error:
                 if mode != "online":
@@ -200,6 +205,17 @@ class WandbRunLogger(GuardedLogger, _WandbLogger):
     def close(self, exit_code: int) -> None:
         """Ends the run if it can."""
         self._attempt(super().close, exit_code)
+
+
+def _look_for_server(url: str, timeout: float) -> None:
+    """Raises an OSError where nothing answers at a URL: W&B itself takes far longer than its timeouts to find out."""
+    if getproxies():
+        return  # the way leads over another machine
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or parts.scheme), min(timeout, 5.0)).close()
+    except OSError as error:
+        raise ConnectionError(f"{url} does not answer: {error}") from error
 
 
 def git_commit() -> str | None:

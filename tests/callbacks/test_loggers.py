@@ -99,7 +99,7 @@ def test_a_run_holds_config_commit_pictures_tables_and_best_metrics(run: Run, en
     assert sum(sum(row[1:]) for row in confusion["data"]) == 1000
     assert len(pngs(found, "test/confusion")) == 1
     (picture,) = pngs(found, "test/latents")
-    assert np.array_equal(Image.open(picture), Image.open(run_dir / "images/latents/test.png"))
+    assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(run_dir / "images/latents/test.png")))
     assert not list(Path(found["dir"]).parent.rglob("*.ckpt"))  # no artifact unasked
 
 

@@ -34,7 +34,7 @@ _KEYS = {
     "normal": {"mu", "sigma"},
     "log_normal": {"mu", "sigma"},
     "beta": {"a", "b"},
-} | dict.fromkeys(_RANGES, {"min", "max"})
+} | {kind: {"min", "max"} for kind in _RANGES}
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -143,7 +143,7 @@ def grid(parameters: dict[str, Any]) -> list[Point]:
     Raises:
         ValueError: A parameter is continuous.
     """
-    choices = []
+    choices: list[list[Any]] = []
     for name, given in parameters.items():
         if "parameters" in given:
             choices.append(grid(given["parameters"]))
@@ -205,7 +205,7 @@ def _draw(given: dict[str, Any], generator: random.Random) -> Any:
 def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     """The points, written to `sweep.json` with the seed; more points than at the last time are welcome, others not."""
     path: Path = options.out / "sweep.json"
-    recorded = json.loads(path.read_text()) if path.is_file() else {"seed": 0, "points": []}
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"seed": 0, "points": []}
     seed = recorded["seed"] if options.seed is None else options.seed
     if sweep["method"] == "grid":
         points = grid(sweep["parameters"])

@@ -27,6 +27,7 @@ from callbacks import (
     RunDirectory,
     RunLogger,
     StopOnNaN,
+    WandbRunLogger,
 )
 from lightning_modules.checkpoints import load_checkpoint
 
@@ -67,6 +68,14 @@ class PreimageCLI(LightningCLI):
             args: The arguments, by default those of the process.
         """
         _quieten()
+        try:
+            self._run(args)
+        except BaseException:
+            self._close_wandb(1)
+            raise
+        self._close_wandb(0)
+
+    def _run(self, args: list[str] | None) -> None:
         super().__init__(
             parser_class=OneLineErrorParser,
             parser_kwargs={"prog": "preimage"},
@@ -125,7 +134,7 @@ class PreimageCLI(LightningCLI):
         written.run_dir = written.ckpt_path = None
         self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
         self.config = given.clone()
-        _place_loggers(self.config[given.subcommand], self.run_dir)
+        _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -150,6 +159,12 @@ class PreimageCLI(LightningCLI):
         if config.enable_progress_bar is not False:
             always.append(ProgressBar())
         return self._instantiate_trainer({**config, **kwargs}, always)
+
+    def _close_wandb(self, exit_code: int) -> None:
+        # At the end of the command and not of the fit: the test still logs.
+        for logger in getattr(getattr(self, "trainer", None), "loggers", ()):
+            if isinstance(logger, WandbRunLogger):
+                logger.close(exit_code)
 
     def before_fit(self) -> None:
         """Says where the run goes."""
@@ -226,7 +241,7 @@ def _run_directory(config: Namespace, subcommand: str) -> Path:
     return experiment / f"version_{number}"
 
 
-def _place_loggers(config: Namespace, run_dir: Path) -> None:
+def _place_loggers(config: Namespace, run_dir: Path, command: str) -> None:
     """Puts the files of TensorBoard and W&B into the run directory, which relative `save_dir`s are relative to."""
     loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
     for logger in loggers:
@@ -234,19 +249,28 @@ def _place_loggers(config: Namespace, run_dir: Path) -> None:
             continue
         init_args = logger.get("init_args", Namespace())
         init_args["save_dir"] = str(run_dir / (init_args.get("save_dir") or ""))
-        if logger.class_path.endswith("WandbLogger"):
-            _prepare_wandb(init_args, run_dir)
+        if logger.class_path.endswith("TensorBoardLogger"):
+            logger.class_path = "callbacks.TensorBoardRunLogger"  # Lightning's own stops the run when it fails
+        elif logger.class_path.endswith(("WandbLogger", "WandbRunLogger")):
+            logger.class_path = "callbacks.WandbRunLogger"
+            _describe_wandb_run(init_args, config, run_dir, command)
 
 
-def _prepare_wandb(init_args: Namespace, run_dir: Path) -> None:
-    """Keeps W&B's files inside the run, and goes offline where there is no account, since it would stop and ask."""
+def _describe_wandb_run(init_args: Namespace, config: Namespace, run_dir: Path, command: str) -> None:
+    """Keeps W&B's files inside the run, names the run, and continues that of the checkpoint, if it has one."""
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         os.environ.setdefault(variable, str(run_dir.absolute() / "wandb"))
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    known = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text())
-    if not known and "WANDB_MODE" not in os.environ and not init_args.get("offline"):
-        print("W&B: no API key, so this run is logged offline; `wandb sync` uploads it later")
-        os.environ["WANDB_MODE"] = "offline"
+    resumed = load_checkpoint(config.ckpt_path).get("wandb_id") if config.ckpt_path else None
+    described = {
+        "name": "/".join(run_dir.parts[-2:]),
+        "group": _experiment_directory(config).name,
+        "job_type": "fit" if resumed else command,
+        "tags": [part.class_path.rsplit(".", 1)[-1] for part in (config.model, config.data)],
+        "id": None if "WANDB_RUN_ID" in os.environ else resumed,
+    }
+    for key, value in described.items():
+        if init_args.get(key) is None:
+            init_args[key] = value
 
 
 def explain(error: Exception) -> str:

@@ -10,6 +10,7 @@ from .knn_probe import KNNProbe
 from .labelled_grid import LabelledGrid
 from .latent_projection import LatentProjection
 from .latent_walks import Interpolation, Traversal
+from .loggers import TensorBoardRunLogger, WandbRunLogger
 from .memory import ModelMemory
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
@@ -36,5 +37,7 @@ __all__ = [
     "RunDirectory",
     "RunLogger",
     "StopOnNaN",
+    "TensorBoardRunLogger",
     "Traversal",
+    "WandbRunLogger",
 ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
+from .loggers import WandbRunLogger
 from .pictures import Picture
 from .run_directory import run_directory, write_atomically
 
@@ -41,6 +42,10 @@ class ConfusionMatrix(Picture):
             table = ["true\\predicted," + ",".join(names)]
             table += [name + "," + ",".join(map(str, row)) for name, row in zip(names, counts.tolist(), strict=True)]
             write_atomically(run_dir / "confusion_test.csv", lambda file: file.write_text("\n".join(table) + "\n"))
+            rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbRunLogger):
+                    logger.log_table("test_confusion", ["true \\ predicted", *names], rows, step=trainer.global_step)
         return confusion_figure(counts, names)
 
 

@@ -116,10 +116,13 @@ def save_picture(trainer: Trainer, picture: "NDArray[np.uint8] | Figure", file: 
     try:
         if run_dir is not None:
             write_atomically(run_dir / "images" / file, Image.fromarray(image).save)
-        if key is not None:
-            _log_picture(trainer, key, image)
     except OSError as error:
         rank_zero_warn(f"the picture {Path('images') / file} could not be written: {error}")
+    if key is not None:
+        try:
+            _log_picture(trainer, key, image)
+        except Exception as error:  # whatever a logger may raise
+            rank_zero_warn(f"the picture {key} could not be logged: {error}")
 
 
 def _render(figure: "Figure") -> NDArray[np.uint8]:

@@ -13,6 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from .loggers import WandbRunLogger
+
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes a file beside its place and moves it there, so that a killed run leaves no half-written file.
@@ -136,12 +138,21 @@ class RunDirectory(Callback):
         for file, attribute in (("classes.json", "class_names"), ("bad_images.json", "bad_images")):
             if value := getattr(getattr(trainer, "datamodule", None), attribute, None):
                 write_atomically(run_dir / file, partial(Path.write_text, data=json.dumps(value, indent=2)))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRunLogger):
+                logger.log_config(self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the metrics that a killed run wrote after the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.drop_after(trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps the id of the W&B run, which a resumed run continues."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRunLogger) and logger.version is not None:
+                checkpoint["wandb_id"] = logger.version
 
 
 def run_directory(trainer: Trainer) -> Path | None:

@@ -147,24 +147,10 @@ def test_a_users_own_network_works_by_its_import_path(
     assert (run("fit", *QUICK, *flags) / "quickstart/version_0/checkpoints/last.ckpt").is_file()
 
 
-def test_tensorboard_and_wandb_write_into_the_run_directory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", "/nonexistent")
-    monkeypatch.setenv("HOME", "/nonexistent")
-    for name in ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, "")  # so that monkeypatch restores what the run sets
-        monkeypatch.delenv(name)
-    import wandb
-
+def test_tensorboard_writes_into_the_run_directory(run: Run) -> None:
     runs = run("fit", *QUICK, "--config", ROOT / "configs/logger/tensorboard.yaml", "--test_after_fit")
-    run("fit", *QUICK, "--config", ROOT / "configs/logger/wandb.yaml", "--test_after_fit")
-    summary = dict(wandb.run.summary)  # type: ignore[union-attr]
-    wandb.finish()
     assert list((runs / "quickstart/version_0").glob("tensorboard/events.out.*"))
-    offline = next((runs / "quickstart/version_1").glob("wandb/offline-run-*"))
-    assert list(offline.glob("files/media/images/test/reconstructions_*.png"))
-    assert summary["test/mse"] == pytest.approx(values(runs / "quickstart/version_1", "test/mse")[0])
-    assert values(runs / "quickstart/version_1", "val/mse")  # metrics.csv is written beside
+    assert values(runs / "quickstart/version_0", "val/mse")  # metrics.csv is written beside
 
 
 def test_logger_false_and_fast_dev_run(run: Run) -> None:

@@ -1,0 +1,227 @@
+"""TensorBoard and W&B: what they cannot do costs a warning and never the run."""
+
+import os
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+
+class GuardedLogger(Logger):
+    """Mixin: the first exception of a logger is warned of, the others are dropped, and the run goes on."""
+
+    _failed = False
+
+    def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                text = " ".join(str(error).split())
+                rank_zero_warn(f"{type(self).__name__} failed, the run goes on: {type(error).__name__}: {text}")
+            return None
+
+    @property
+    def experiment(self) -> Any:
+        """The logger's own object, or one that takes any call and does nothing."""
+        found = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
+        return DummyLogger().experiment if found is None else found
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Logs numbers if it can."""
+        self._attempt(super().log_metrics, *args, **kwargs)  # type: ignore[safe-super]
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Logs hyperparameters if it can."""
+        self._attempt(super().log_hyperparams, *args, **kwargs)  # type: ignore[safe-super]
+
+    def log_graph(self, *args: Any, **kwargs: Any) -> None:
+        """Logs the graph of the model if it can."""
+        self._attempt(super().log_graph, *args, **kwargs)
+
+    def after_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Takes note of a checkpoint if it can."""
+        self._attempt(super().after_save_checkpoint, *args, **kwargs)
+
+    def save(self) -> None:
+        """Flushes if it can."""
+        self._attempt(super().save)
+
+    def finalize(self, status: str) -> None:
+        """Ends a part of the run if it can."""
+        self._attempt(super().finalize, status)
+
+
+class TensorBoardRunLogger(GuardedLogger, TensorBoardLogger):
+    """Lightning's TensorBoardLogger, which never stops a run."""
+
+
+class _WandbLogger(WandbLogger):
+    """What W&B is told; GuardedLogger lies around it."""
+
+    def __init__(
+        self,
+        project: str = "preimage",
+        name: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: list[str] | None = None,
+        offline: bool = False,
+        init_timeout: float = 20.0,
+        finish_timeout: float = 300.0,
+        max_pictures: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        """Takes what is to be said of the run; nothing is opened yet.
+
+        Args:
+            project: W&B's project.
+            name: Name of the run, by default the experiment and the version.
+            group: Group of the run, by default the name of the experiment.
+            job_type: Type of the run, by default the command.
+            tags: Tags of the run, by default the classes of the model and of the data.
+            offline: Log offline also where there is an account; `WANDB_MODE=offline` does the same.
+            init_timeout: Wait this many seconds for the server, then go on offline.
+            finish_timeout: Upload for this many seconds at the end; the rest stays on disk for `wandb sync`.
+            max_pictures: Send so many pictures of a key, then every second one to twice that number, and so on.
+            kwargs: The other arguments of Lightning's WandbLogger.
+        """
+        super().__init__(project=project, name=name, group=group, job_type=job_type, tags=tags, **kwargs)
+        # The CLI hands on every argument of wandb.init, and a None would undo Lightning's `resume="allow"`.
+        given = {key: value for key, value in self._wandb_init.items() if value is not None}
+        self._wandb_init = {"resume": "allow"} | given
+        if offline:
+            self._wandb_init["mode"] = "offline"
+        self._init_timeout = init_timeout
+        self._finish_timeout = finish_timeout
+        self._max_pictures = max_pictures
+        self._pictures: Counter[str] = Counter()
+        self._validated: dict[str, float] = {}
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, opened at the first look; offline where there is no key, or no answer from the server."""
+        if self._experiment is None:
+            import wandb
+
+            self._wandb_init.setdefault(
+                "settings",
+                wandb.Settings(
+                    git_root=str(Path(__file__).parent),
+                    init_timeout=self._init_timeout,
+                    finish_timeout=self._finish_timeout,
+                ),
+            )
+            mode = self._wandb_init.get("mode", os.environ.get("WANDB_MODE", "online"))
+            try:
+                if mode == "online":
+                    _look_for_server(wandb.setup().settings.base_url, self._init_timeout)
+                    if not wandb.login(prompt=False, verify=False):
+                        raise ConnectionError("there is no API key")
+                return super().experiment
+            except Exception as error:
+                if mode != "online":
+                    raise
+                text = " ".join(str(error).split())
+                rank_zero_warn(f"W&B: this run is logged offline, since {text}")
+                self._wandb_init["mode"] = "offline"
+                return super().experiment
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs numbers over `trainer/global_step`, those of the test also as a table."""
+        super().log_metrics(metrics, step)
+        numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, int | float)}
+        self._validated |= {key: value for key, value in numbers.items() if key.startswith("val/")}
+        tested = [[key, value] for key, value in numbers.items() if key.startswith("test/")]
+        if tested:
+            self.log_table("test_results", ["metric", "value"], tested, step=step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Logs pictures, the rarer the more of them there were."""
+        count = self._pictures[key]
+        self._pictures[key] += 1
+        if count % (1 << (count // self._max_pictures).bit_length()) == 0:
+            super().log_image(key, images, step, **kwargs)
+
+    @rank_zero_only
+    def log_config(self, text: str) -> None:
+        """Puts the resolved configuration and the commit of this code into the run.
+
+        Args:
+            text: The configuration, as YAML.
+        """
+        values = yaml.safe_load(text) | {"git_commit": git_commit()}
+        self.experiment.config.update(values, allow_val_change=True)
+        (Path(self.experiment.dir) / "experiment.yaml").write_text(text)  # config.yaml is W&B's own
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Notes the best metrics, and keeps the best checkpoint as an artifact if `log_model` asks for it."""
+        monitor, score = checkpoint_callback.monitor, checkpoint_callback.best_model_score
+        if monitor is None or score is None:
+            return  # last.ckpt
+        if checkpoint_callback.current_score == score:
+            best = self._validated | {monitor: float(score)}
+            self.experiment.summary.update({f"best/{key}": value for key, value in best.items()})
+        super().after_save_checkpoint(checkpoint_callback)
+
+    @rank_zero_only
+    def close(self, exit_code: int) -> None:
+        """Ends the run, so that the next one of this process is another; W&B says how to sync one that is offline."""
+        if self._experiment is not None:
+            self._experiment.finish(exit_code)
+
+
+class WandbRunLogger(GuardedLogger, _WandbLogger):
+    """Lightning's WandbLogger, which never asks, never hangs and never stops a run."""
+
+    def log_image(self, *args: Any, **kwargs: Any) -> None:
+        """Logs pictures if it can."""
+        self._attempt(super().log_image, *args, **kwargs)
+
+    def log_table(self, *args: Any, **kwargs: Any) -> None:
+        """Logs a table if it can."""
+        self._attempt(super().log_table, *args, **kwargs)
+
+    def log_config(self, text: str) -> None:
+        """Logs the configuration if it can."""
+        self._attempt(super().log_config, text)
+
+    def close(self, exit_code: int) -> None:
+        """Ends the run if it can."""
+        self._attempt(super().close, exit_code)
+
+
+def _look_for_server(url: str, timeout: float) -> None:
+    """Raises an OSError where nothing answers at a URL: W&B itself takes far longer than its timeouts to find out."""
+    if getproxies():
+        return  # the way leads over another machine
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or parts.scheme), min(timeout, 5.0)).close()
+    except OSError as error:
+        raise ConnectionError(f"{url} does not answer: {error}") from error
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with `-dirty` after it where files were changed; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,240 @@
+"""Sweeps in W&B's format, run without a server: on a program of a few lines, and on digits."""
+
+import csv
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from main import main
+from sweep import draw, grid, read_sweep
+from tests.conftest import QUICK, ROOT
+
+PROGRAM = """\
+import argparse, pathlib, sys, time
+parser = argparse.ArgumentParser()
+for name in ("x", "y", "run_dir", "ckpt_path", "seconds"):
+    parser.add_argument(f"--{name}", default="0")
+options = parser.parse_args()
+folder = pathlib.Path(options.run_dir)
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+with (folder / "starts").open("a") as file:
+    file.write(f"{options.ckpt_path} {time.time()}\\n")
+time.sleep(float(options.seconds))
+if options.x == "3":
+    sys.exit("there is no 3")
+(folder / "metrics.csv").write_text(f"step,val/loss\\n0,{options.x}.5\\n1,{options.x}.25\\n2,{options.x}.75\\n")
+"""
+
+
+def write(folder: Path, **content: Any) -> Path:
+    (folder / "train.py").write_text(PROGRAM)
+    base = {"program": str(folder / "train.py"), "method": "grid", "metric": {"name": "val/loss", "goal": "minimize"}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(base | content))
+    return folder / "sweep.yaml"
+
+
+def sweep(file: Path, *flags: object) -> list[dict[str, str]]:
+    try:
+        main(["sweep", str(file), "--out", str(file.parent / "out"), *map(str, flags)])
+    finally:
+        rows = table(file.parent / "out")
+    return rows
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    if not (out / "sweep.csv").is_file():
+        return []
+    with (out / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def starts(file: Path, index: int) -> list[str]:
+    return (file.parent / f"out/point_{index:03d}/starts").read_text().splitlines()
+
+
+def test_a_failed_point_is_reported_and_tried_again_and_the_others_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 3, 2]}, "y": {"value": "a"}})
+    for attempt in (1, 2):
+        with pytest.raises(SystemExit) as stop:
+            sweep(file)
+        assert stop.value.code == 1
+        out, err = capsys.readouterr()
+        assert "point_001: failed with code 1: there is no 3" in out
+        assert err.strip().startswith("error: 1 of 3 points failed")
+        assert len(starts(file, 0)) == len(starts(file, 2)) == 1
+        assert len(starts(file, 1)) == 1  # begun anew each time, since it had no checkpoint
+        assert out.count(": done") == (0 if attempt == 1 else 2)
+    rows = table(tmp_path / "out")
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
+    assert [(row["x"], row["y"]) for row in rows] == [("1", "a"), ("3", "a"), ("2", "a")]
+    assert [row["val/loss"] for row in rows] == ["1.25", "", "2.25"]  # the best of each
+
+
+def test_an_interrupted_point_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2]}})
+    last = tmp_path / "out/point_001/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_text("")
+    sweep(file)
+    assert starts(file, 0)[0].startswith("0 ")
+    assert starts(file, 1)[0].startswith(str(last))
+
+
+def test_an_index_runs_one_point_by_flag_or_by_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2, 4]}})
+    assert [row["status"] for row in sweep(file, "--index", 1)] == ["to do", "finished", "to do"]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert [row["status"] for row in sweep(file)] == ["to do", "finished", "finished"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        sweep(file, "--index", 3)
+    assert "error: --index 3: the sweep has the points 0 to 2" in capsys.readouterr().err
+
+
+def test_jobs_run_at_a_time(tmp_path: Path) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 2}})
+    sweep(file, "--jobs", 2)
+    first, second = (float(starts(file, index)[0].split()[1]) for index in (0, 1))
+    assert abs(first - second) < 2
+
+
+def test_a_random_sweep_draws_by_a_recorded_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = {"y": {"min": 0.0, "max": 1.0}}
+    file = write(tmp_path, method="random", run_cap=2, parameters=parameters)
+    first = [row["y"] for row in sweep(file, "--seed", 7)]
+    record = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert record["seed"] == 7
+    assert [str(point["y"]) for point in record["points"]] == first
+    rows = sweep(file, "--count", 3)  # the seed is the recorded one
+    assert [row["y"] for row in rows][:2] == first
+    assert len({row["y"] for row in rows}) == 3
+    assert len(starts(file, 0)) == 1
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        sweep(file, "--seed", 8)
+    assert "holds another sweep" in capsys.readouterr().err
+
+
+def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 600}})
+    command = [sys.executable, str(ROOT / "main.py"), "sweep", str(file), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    begun = tmp_path / "out/point_000/starts"
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.strip().endswith("interrupted: the same command goes on")
+    assert "KeyboardInterrupt" in (tmp_path / "out/point_000.log").read_text()
+    assert [row["status"] for row in table(tmp_path / "out")] == ["interrupted", "to do"]
+
+
+def test_grids_take_nested_parameters_and_ranges_of_integers(tmp_path: Path) -> None:
+    inner = {"parameters": {"a": {"min": 1, "max": 3}, "b": {"value": None}}}
+    parameters = read_sweep(write(tmp_path, parameters={"m": inner, "x": {"values": [0, 1]}}))["parameters"]
+    points = grid(parameters)
+    assert len(points) == 6
+    assert points[1] == {"m": {"a": 1, "b": None}, "x": 1}
+    assert draw(parameters, random.Random(0))["m"]["b"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "mean", "low", "high"),
+    [
+        ({"min": 2, "max": 6}, 4, 2, 6),
+        ({"min": 2.0, "max": 6.0}, 4, 2, 6),
+        ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.25}, 0.5, 0, 1),
+        ({"distribution": "log_uniform_values", "min": 0.01, "max": 100.0}, 99.99 / math.log(1e4), 0.01, 100),
+        ({"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 8}, 504 / math.log(64), 8, 512),
+        ({"distribution": "log_uniform", "min": -1.0, "max": 1.0}, math.sinh(1), math.exp(-1), math.e),
+        ({"distribution": "inv_log_uniform", "min": 0.0, "max": 1.0}, 1 - math.exp(-1), math.exp(-1), 1),
+        ({"distribution": "normal", "mu": 3, "sigma": 0.5}, 3, 0, 6),
+        ({"distribution": "log_normal", "mu": 0, "sigma": 0.5}, math.exp(0.125), 0, 20),
+        ({"distribution": "q_beta", "a": 2, "b": 2, "q": 0.5}, 0.5, 0, 1),
+        ({"values": [1, 5], "probabilities": [0.75, 0.25]}, 2, 1, 5),
+    ],
+)
+def test_draws_are_of_their_distribution(
+    tmp_path: Path, given: dict[str, Any], mean: float, low: float, high: float
+) -> None:
+    parameters = read_sweep(write(tmp_path, method="random", parameters={"x": given}))["parameters"]
+    generator = random.Random(0)
+    values = [draw(parameters, generator)["x"] for _ in range(20000)]
+    assert low <= min(values)
+    assert max(values) <= high
+    assert sum(values) / len(values) == pytest.approx(mean, rel=0.05)
+    if "q" in given:
+        assert {round(value / given["q"], 6) % 1 for value in values} == {0}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"method": "bayes"}, "more needs `wandb sweep`"),
+        ({"parameters": {"x": {"valuess": [1]}}}, "parameter x is none of W&B's"),
+        ({"parameters": {"x": {"min": 1, "max": 2.0}}}, "parameter x is none of W&B's"),
+        ({"parameters": {"x": {"min": 0.0, "max": 2.0}}}, "a grid needs values for x, not uniform"),
+        ({"metrics": {}}, "W&B's sweeps know no metrics"),
+        ({"method": "random"}, "say how many points with --count N"),
+        ({"command": ["${program}", "${args_json}"]}, "the sweep's command has ${args_json}"),
+    ],
+)
+def test_a_wrong_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        sweep(write(tmp_path, **({"parameters": {"x": {"values": [1]}}} | content)))
+    assert stop.value.code == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ")
+    assert said in err
+    assert "\n" not in err
+    assert not (tmp_path / "out/point_000").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_sweep_names_options_that_there_are(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    content = read_sweep(path)
+    assert content["program"] == "main.py"
+    head, (subcommand, *rest), tail = content["command"][:3], content["command"][3:-1], content["command"][-1]
+    assert (head, tail) == (["${env}", "${interpreter}", "${program}"], "${args}")
+    parameters, generator = content["parameters"], random.Random(0)
+    flags = [f"--{name}={value}" for name, value in draw(parameters, generator).items()]  # as W&B's agent writes them
+    with pytest.raises(SystemExit) as stop:
+        main([subcommand, *rest, *flags, "--print_config"])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["test_after_fit"]
+    assert config["trainer"]["logger"]["class_path"] == "callbacks.WandbRunLogger"
+
+
+def test_digits_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    parts = {"encoder": {"latent_dim": 3}, "decoder": {"latent_dim": 3}}
+    flags = ["${env}", "${interpreter}", "${program}", "fit", *QUICK, "${args}"]
+    content = {"program": str(ROOT / "main.py"), "command": flags, "parameters": {"model": {"values": [parts]}}}
+    (row,) = sweep(write(tmp_path, **content), "--trainer.limit_val_batches", 1)
+    assert (row["status"], row["model.encoder.latent_dim"]) == ("finished", "3")
+    assert 0 < float(row["val/loss"]) < 1
+    config = yaml.safe_load((tmp_path / "out/point_000/config.yaml").read_text())
+    assert config["model"]["init_args"]["encoder"]["init_args"]["latent_dim"] == 3
+    assert config["trainer"]["limit_val_batches"] == 1

@@ -13,12 +13,14 @@ from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 import callbacks
 import datamodules
 import lightning_modules
 from callbacks import (
+    AtomicCheckpointIO,
     Curves,
     LastCheckpoint,
     ModelMemory,
@@ -26,6 +28,7 @@ from callbacks import (
     ProgressBar,
     RunDirectory,
     RunLogger,
+    RunState,
     StopOnNaN,
 )
 from lightning_modules.checkpoints import load_checkpoint
@@ -92,6 +95,7 @@ class PreimageCLI(LightningCLI):
             help="After `fit`, test the best checkpoint (the last one where there is no validation).",
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
@@ -136,14 +140,18 @@ class PreimageCLI(LightningCLI):
             RunLogger(self.run_dir),
             *(logger for logger in loggers if not isinstance(logger, bool | None)),
         ]
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         always: list[Callback] = [
             self._get(self.config_init, "checkpoint"),
-            LastCheckpoint(),
+            self._get(self.config_init, "last_checkpoint"),
             StopOnNaN(),
             Curves(),
             PredictionWriter(),
             ModelMemory(),
             RunDirectory(self.config_text),
+            RunState(),
         ]
         if config.enable_checkpointing is False:
             always = [callback for callback in always if not isinstance(callback, Checkpoint)]

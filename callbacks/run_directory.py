@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside its place and moves it there, so that a killed run leaves no half-written file.
+    """Writes a file beside its place and moves it there when it is on the disk, so that none is ever half-written.
 
     Args:
         path: The file to make or replace; its folder is made if need be.
@@ -25,6 +25,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -85,26 +87,36 @@ class RunLogger(Logger):
             self._columns = self._header()
         new = sorted({key for row in self._pending for key in row} - set(self._columns))
         if new:
-            rows = read_metrics(self.path) if self.path.is_file() else []
+            rows = self._rows() if self.path.is_file() else []
             self._columns += new
-            self._rewrite(rows + self._pending)
+            self._rewrite([*rows, *self._pending])
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(self._pending)
         self._pending = []
 
+    def rows(self) -> int:
+        """Writes what is pending, and counts the rows of the file."""
+        self.save()
+        return len(self._rows()) if self.path.is_file() else 0
+
     @rank_zero_only
-    def drop_after(self, step: int) -> None:
-        """Drops rows past a step: a killed run wrote them after the checkpoint from which it is resumed."""
+    def keep(self, count: int) -> None:
+        """Keeps the first rows: a killed run wrote the others after the checkpoint from which it is resumed."""
         if self.path.is_file():
             self._columns = self._header()
-            self._rewrite([row for row in read_metrics(self.path) if row["step"] <= step])
+            self._rewrite(self._rows()[:count])
 
     def _header(self) -> list[str]:
         with self.path.open(newline="") as file:
             return next(csv.reader(file), [])
 
-    def _rewrite(self, rows: list[dict[str, float]]) -> None:
+    def _rows(self) -> list[dict[str, str]]:
+        """The rows as they are written, of which a killed run may have left half a last one."""
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file, restval=""))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, float | str]]) -> None:
         def write(path: Path) -> None:
             with path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
@@ -115,7 +127,7 @@ class RunLogger(Logger):
 
 
 class RunDirectory(Callback):
-    """Writes `config.yaml` and `classes.json` when a run starts, and cuts the metrics where a resumed run goes on."""
+    """Writes `config.yaml`, `classes.json` and the SLURM job when a run starts."""
 
     def __init__(self, config: str) -> None:
         """Takes what is to be written.
@@ -136,12 +148,6 @@ class RunDirectory(Callback):
         for file, attribute in (("classes.json", "class_names"), ("bad_images.json", "bad_images")):
             if value := getattr(getattr(trainer, "datamodule", None), attribute, None):
                 write_atomically(run_dir / file, partial(Path.write_text, data=json.dumps(value, indent=2)))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drops the metrics that a killed run wrote after the checkpoint."""
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.drop_after(trainer.global_step)
 
 
 def run_directory(trainer: Trainer) -> Path | None:

@@ -118,8 +118,8 @@ def test_last_is_the_last_state_also_without_progress(run: Run) -> None:
     # Lightning's save_last only follows the best checkpoint; here the loss explodes after the first epoch.
     flags = ["--trainer.max_epochs", 3, "--checkpoint.mode", "max", "--model.scheduler", "null"]
     run_dir = run("fit", *QUICK, *flags) / "quickstart/version_0"
-    assert torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["epoch"] == 0
-    assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+    assert torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
 @pytest.mark.parametrize(("model", "extra"), [(Autoencoder, []), (Inversion, ["--model.encoder_checkpoint", "null"])])

@@ -66,4 +66,4 @@ def test_the_last_state_is_kept_also_where_no_validation_came(tmp_path: Path) ->
     run = trainer(tmp_path, max_epochs=3, check_val_every_n_epoch=2, callbacks=[LastCheckpoint()])
     run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule())
     (path,) = tmp_path.rglob("last.ckpt")
-    assert torch.load(path, weights_only=True)["epoch"] == 2
+    assert torch.load(path, weights_only=True)["global_step"] == 12

@@ -32,13 +32,15 @@ def test_rows_are_appended_and_new_columns_found_room(tmp_path: Path) -> None:
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     logger = RunLogger(tmp_path)
     for step in (9, 19, 29):
-        logger.log_metrics({"loss": step}, step)
-    logger.save()
+        logger.log_metrics({"loss": step / 3}, step)
+    assert logger.rows() == 3
+    with logger.path.open("a") as file:
+        file.write("1.2e")  # a row that a killed run could not finish
     again = RunLogger(tmp_path)
-    again.drop_after(20)
+    again.keep(2)
     again.log_metrics({"loss": 0}, 29)
     again.save()
-    assert [row["loss"] for row in read_metrics(logger.path)] == [9, 19, 0]
+    assert read_metrics(logger.path) == [{"loss": 3, "step": 9}, {"loss": 19 / 3, "step": 19}, {"loss": 0, "step": 29}]
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:

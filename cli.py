@@ -9,6 +9,7 @@ from argparse import Action
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -31,6 +32,7 @@ from callbacks import (
     RunState,
     StopOnNaN,
 )
+from callbacks.run_directory import slurm_job
 from lightning_modules.checkpoints import load_checkpoint
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
@@ -121,6 +123,8 @@ class PreimageCLI(LightningCLI):
             config.ckpt_path = str(_newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
             load_checkpoint(config.ckpt_path)
+        elif given.subcommand == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+            config.ckpt_path = _requeued_checkpoint(config)
         elif given.subcommand != "fit":
             rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
         self.run_dir = _run_directory(config, given.subcommand)
@@ -158,6 +162,21 @@ class PreimageCLI(LightningCLI):
         if config.enable_progress_bar is not False:
             always.append(ProgressBar())
         return self._instantiate_trainer({**config, **kwargs}, always)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs the command; memory that does not suffice is put down to the batch size."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            text = str(error)
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+                raise
+            size = getattr(self.datamodule, "batch_size", None)
+            half = f"{max(1, size // 2)} --trainer.accumulate_grad_batches 2" if size else "HALF"
+            raise MemoryError(
+                f"out of memory with data.batch_size={size}: try --data.batch_size {half}, --trainer.precision"
+                f" bf16-mixed, or a smaller model ({text.split('. ')[0][:120] or 'MemoryError'})"
+            ) from error
 
     def before_fit(self) -> None:
         """Says where the run goes."""
@@ -218,6 +237,15 @@ def _newest_checkpoint(config: Namespace, which: str) -> Path:
     raise FileNotFoundError(f"--ckpt_path {which}: there is no checkpoints/{which}.ckpt in {where}; train first")
 
 
+def _requeued_checkpoint(config: Namespace) -> str | None:
+    """The checkpoint from which a requeued SLURM job goes on; None where it was stopped before there was one."""
+    for folder in reversed(_versions(_experiment_directory(config))):
+        job, path = folder / "slurm_job", folder / "checkpoints/last.ckpt"
+        if job.is_file() and job.read_text() == slurm_job() and path.is_file():
+            return str(path)
+    return None
+
+
 def _run_directory(config: Namespace, subcommand: str) -> Path:
     if config.run_dir is not None:
         path = Path(config.run_dir)
@@ -260,7 +288,7 @@ def _prepare_wandb(init_args: Namespace, run_dir: Path) -> None:
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
-    known = isinstance(error, ValueError | OSError | FloatingPointError) and text
+    known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
     return text if known else f"{type(error).__name__}: {text}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -80,20 +80,36 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends the new rows to the file, or rewrites it if they bring a new column."""
+        """Appends the new rows to the file, or rewrites it if they bring a new column.
+
+        Rows that cannot be written, as on a full disk, cost a warning and are kept for the next time.
+        """
         if not self._pending:
             return
+        try:
+            self._write()
+        except OSError as error:
+            rank_zero_warn(f"{len(self._pending)} rows could not be written to {self.path} yet: {error}")
+        else:
+            self._pending = []
+
+    def _write(self) -> None:
         if not self._columns and self.path.is_file():
             self._columns = self._header()
         new = sorted({key for row in self._pending for key in row} - set(self._columns))
         if new:
             rows = self._rows() if self.path.is_file() else []
-            self._columns += new
-            self._rewrite([*rows, *self._pending])
-        else:
+            columns = self._columns + new
+            self._rewrite([*rows, *self._pending], columns)
+            self._columns = columns
+            return
+        size = self.path.stat().st_size
+        try:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(self._pending)
-        self._pending = []
+        except OSError:
+            os.truncate(self.path, size)  # half a row
+            raise
 
     def rows(self) -> int:
         """Writes what is pending, and counts the rows of the file."""
@@ -105,7 +121,7 @@ class RunLogger(Logger):
         """Keeps the first rows: a killed run wrote the others after the checkpoint from which it is resumed."""
         if self.path.is_file():
             self._columns = self._header()
-            self._rewrite(self._rows()[:count])
+            self._rewrite(self._rows()[:count], self._columns)
 
     def _header(self) -> list[str]:
         with self.path.open(newline="") as file:
@@ -116,10 +132,10 @@ class RunLogger(Logger):
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file, restval=""))
 
-    def _rewrite(self, rows: Sequence[Mapping[str, float | str]]) -> None:
+    def _rewrite(self, rows: Sequence[Mapping[str, float | str]], columns: list[str]) -> None:
         def write(path: Path) -> None:
             with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
+                writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(rows)
 
@@ -145,9 +161,17 @@ class RunDirectory(Callback):
         path = run_dir / "config.yaml"
         if stage == "fit" or not path.exists():
             write_atomically(path, lambda file: file.write_text(self.config))
+        if stage == "fit" and (job := slurm_job()):
+            write_atomically(run_dir / "slurm_job", lambda file: file.write_text(job))
         for file, attribute in (("classes.json", "class_names"), ("bad_images.json", "bad_images")):
             if value := getattr(getattr(trainer, "datamodule", None), attribute, None):
                 write_atomically(run_dir / file, partial(Path.write_text, data=json.dumps(value, indent=2)))
+
+
+def slurm_job() -> str | None:
+    """The name by which SLURM knows this job, also after it was requeued; None outside SLURM."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def run_directory(trainer: Trainer) -> Path | None:

@@ -3,15 +3,18 @@
 import csv
 import io
 import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 Layout = Literal["auto", "folders", "splits", "csv"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+LARGEST = 2**28  # bytes of a member of a zip file; a larger one is no image
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 EXPECTED = (
     "class folders (CLASS/*.jpg), split folders (train|val|test/CLASS/*.jpg), or a CSV filename,label beside train/"
@@ -30,7 +33,7 @@ class Source:
 
         Raises:
             FileNotFoundError: There is neither.
-            ValueError: The zip file is damaged, or a member's path leaves it.
+            ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
         """
         self.root = root
         self._open: tuple[int, zipfile.ZipFile] | None = None
@@ -42,21 +45,42 @@ class Source:
                 members = self._zip().infolist()
             except zipfile.BadZipFile as error:
                 raise ValueError(f"{root} is no folder and no whole zip file ({error})") from error
+            for member in members:
+                if reason := _refusal(member):
+                    raise ValueError(f"{root} is refused: its member {member.filename} {reason}")
             self.sizes = dict(sorted((member.filename, member.file_size) for member in members if not member.is_dir()))
-            for name in self.sizes:
-                if name.startswith("/") or ".." in name.split("/"):
-                    raise ValueError(f"{root} is refused: its member {name} leaves the archive")
         else:
             raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
 
     def read(self, name: str) -> bytes:
-        """Reads a file."""
-        return (self.root / name).read_bytes() if self.root.is_dir() else self._zip().read(name)
+        """Reads a file.
+
+        Raises:
+            ValueError: The member of a zip file is damaged or encrypted.
+        """
+        if self.root.is_dir():
+            return (self.root / name).read_bytes()
+        try:
+            return self._zip().read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise ValueError(f"{self.root}: its member {name} cannot be read ({error}): fetch it again") from error
 
     def _zip(self) -> zipfile.ZipFile:
         if self._open is None or self._open[0] != os.getpid():  # forked processes would share one file position
             self._open = os.getpid(), zipfile.ZipFile(self.root)
         return self._open[1]
+
+
+def _refusal(member: zipfile.ZipInfo) -> str | None:
+    """What is wrong with a member of a zip file that nobody vouches for."""
+    path = PureWindowsPath(member.filename)  # which takes both kinds of slashes for separators
+    if path.anchor or ".." in path.parts:
+        return "leaves the archive"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a link"
+    if member.file_size > LARGEST:
+        return f"is of {member.file_size} bytes, more than the limit of {LARGEST}"
+    return None
 
 
 @dataclass(frozen=True)

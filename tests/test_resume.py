@@ -75,7 +75,7 @@ def fit(folder: Path, *flags: str, killer: Callback | None = None, resume: bool 
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(120)
+    process.join(600)
     assert process.exitcode is not None
     return process.exitcode
 

@@ -53,10 +53,19 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes the arguments of LightningArgumentParser."""
+        self._file: Any = None
         super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Remembers which of several files it is that cannot be parsed."""
+        self._file = path
+        config: Namespace = super().parse_path(path, *args, **kwargs)
+        self._file = None
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Says what is wrong and ends the process with code 2; the parser of a part hands it to that of the whole."""
+        message = message if self._file is None else f"{self._file}: {message}"
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {condense(message)} (see {self.prog.split(' [')[0]} --help)\n")
@@ -288,6 +297,8 @@ def _prepare_wandb(init_args: Namespace, run_dir: Path) -> None:
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
+    if "cannot be multiplied" in text:
+        text += ": two parts of the model do not fit together, as an encoder and a decoder of another latent_dim"
     known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
     return text if known else f"{type(error).__name__}: {text}"
 
@@ -310,6 +321,7 @@ def condense(message: str) -> str:
     if lines[-1].startswith("Given value: ") and "Got value" not in message and "(" not in given and "{" not in given:
         kept.append(f"Got value: {given[:80]}")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
+    text = re.sub(r" Subclass types expect one of: .*", "", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

@@ -118,3 +118,18 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, flags: list[str
     assert fit(resumed, *flags, resume=True) == 0
     name = "quickstart/version_0"
     check_same(tmp_path / "whole" / name, resumed / name)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_times_lose_nothing(tmp_path: Path) -> None:
+    flags = [*VAE, *PLATEAU, "--trainer.max_epochs", "30"]
+    whole, resumed = (tmp_path / name / "quickstart/version_0" for name in ("whole", "resumed"))
+    assert fit(tmp_path / "whole", *flags) == 0
+    generator = random.Random(0)
+    for _ in range(20):
+        hook = generator.choice(["on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end"])
+        resume = (resumed / "checkpoints/last.ckpt").exists()
+        killer = Killer(hook, generator.randint(6, STEPS + 6))
+        assert fit(tmp_path / "resumed", *flags, killer=killer, resume=resume) == -signal.SIGKILL
+    assert fit(tmp_path / "resumed", *flags, resume=True) == 0
+    check_same(whole, resumed)

@@ -1,7 +1,7 @@
 """Shuffled batches that a resumed training goes on with where it was killed, in the middle of an epoch too."""
 
 from collections.abc import Iterator, Sequence, Sized
-from itertools import islice
+from operator import length_hint
 from typing import Any
 
 from torch import Tensor
@@ -25,29 +25,29 @@ class ResumableSampler(DistributedSampler[int]):
         """
         super().__init__(dataset, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self._start = 0
-        self._drawn = 0
+        self._rest: Iterator[int] | None = None
 
     def __iter__(self) -> Iterator[int]:
         """The indices of this process, from where a resumed epoch goes on."""
+        # A list's own iterator, and not a generator that counts: it is asked for every image.
         start, self._start = self._start, 0
-        self._drawn = start
-        for index in islice(super().__iter__(), start, None):
-            self._drawn += 1
-            yield index
+        self._rest = iter(list(super().__iter__())[start:])
+        return self._rest
 
     def set_epoch(self, epoch: int) -> None:
         """Takes the order of an epoch, from its beginning unless it is the one that is resumed."""
         if epoch != self.epoch:
-            self._start = self._drawn = 0
+            self._start, self._rest = 0, None
         super().set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and how many samples of it this process has drawn."""
-        return {"epoch": self.epoch, "drawn": self._drawn}
+        drawn = self._start if self._rest is None else self.num_samples - length_hint(self._rest)
+        return {"epoch": self.epoch, "drawn": drawn}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from there."""
-        self.epoch, self._start = state["epoch"], state["drawn"]
+        self.epoch, self._start, self._rest = state["epoch"], state["drawn"], None
 
 
 class ResumableLoader(DataLoader[Sequence[Tensor]]):

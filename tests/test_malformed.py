@@ -151,7 +151,7 @@ TREES = [
     (empty, FOLDER, "data holds 0 images"),
     (lambda: pictures("data/1.png", "data/2.png"), FOLDER, "data holds 2 images, but not as"),
     (lambda: pictures("data/a/1.png", "data/a/2.png"), FOLDER, "1 class ['a']"),
-    (lambda: pictures("data/a/1.png", "data/b/2.png"), FOLDER, "too few images"),
+    (lambda: pictures("data/a/1.png", "data/b/2.png"), [*FOLDER, "--data.test_fraction", "0.5"], "too few images"),
     (folder(a__text_dot_png=b"no picture"), FOLDER, "a/text.png cannot be read"),
     (folder(a__empty_dot_png=b""), FOLDER, "a/empty.png cannot be read"),
     (folder(labels_dot_csv=b"filename,label\nnone.png,a\n"), FOLDER, "labels.csv names none.png"),

@@ -91,10 +91,13 @@ def test_a_signal_waits_for_the_end_of_the_step(
 
 
 def test_a_signal_in_the_last_step_of_an_epoch_waits_for_its_validation(tmp_path: Path) -> None:
-    validated = Callback()
     steps = []
-    validated.on_validation_end = lambda trainer, module: steps.append(trainer.global_step)  # type: ignore[method-assign]
-    _, saved = fit_with(tmp_path, Signals(7, signal.SIGTERM), validated)
+
+    class Validated(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            steps.append(trainer.global_step)
+
+    _, saved = fit_with(tmp_path, Signals(7, signal.SIGTERM), Validated())
     assert saved["global_step"] == 8
     assert steps[-1] == 8
 

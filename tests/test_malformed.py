@@ -58,7 +58,7 @@ CONFIGS = [
     ("trainer: {limit_train_batches: -1}\n", 1, "limit_train_batches"),
     ("trainer: {callbacks: [{class_path: Nothing}]}\n", 2, "Nothing"),
     ("trainer: {callbacks: [{class_path: ReconstructionGrid, init_args: {color: red}}]}\n", 2, "color"),
-    ("trainer: {logger: [{class_path: Nothing}]}\n", 2, "Nothing"),
+    ("trainer: {logger: [{class_path: Nothing}]}\n", 2, "trainer.logger"),
     ("checkpoint: {monitor: val/nothing}\n", 1, "val/nothing"),
     ("checkpoint: {mode: median}\n", 1, "median"),
     ("last_checkpoint: {every_n_steps: 0}\n", 1, "last_checkpoint.every_n_steps=0"),

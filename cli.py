@@ -9,16 +9,19 @@ from argparse import Action
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 import callbacks
 import datamodules
 import lightning_modules
 from callbacks import (
+    AtomicCheckpointIO,
     Curves,
     LastCheckpoint,
     ModelMemory,
@@ -26,9 +29,11 @@ from callbacks import (
     ProgressBar,
     RunDirectory,
     RunLogger,
+    RunState,
     StopOnNaN,
     WandbRunLogger,
 )
+from callbacks.run_directory import slurm_job
 from lightning_modules.checkpoints import load_checkpoint
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
@@ -49,10 +54,19 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes the arguments of LightningArgumentParser."""
+        self._file: Any = None
         super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Remembers which of several files it is that cannot be parsed."""
+        self._file = path
+        config: Namespace = super().parse_path(path, *args, **kwargs)
+        self._file = None
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Says what is wrong and ends the process with code 2; the parser of a part hands it to that of the whole."""
+        message = message if self._file is None else f"{self._file}: {message}"
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {condense(message)} (see {self.prog.split(' [')[0]} --help)\n")
@@ -101,6 +115,7 @@ class PreimageCLI(LightningCLI):
             help="After `fit`, test the best checkpoint (the last one where there is no validation).",
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
@@ -126,6 +141,8 @@ class PreimageCLI(LightningCLI):
             config.ckpt_path = str(_newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
             load_checkpoint(config.ckpt_path)
+        elif given.subcommand == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+            config.ckpt_path = _requeued_checkpoint(config)
         elif given.subcommand != "fit":
             rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
         self.run_dir = _run_directory(config, given.subcommand)
@@ -145,14 +162,18 @@ class PreimageCLI(LightningCLI):
             RunLogger(self.run_dir),
             *(logger for logger in loggers if not isinstance(logger, bool | None)),
         ]
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         always: list[Callback] = [
             self._get(self.config_init, "checkpoint"),
-            LastCheckpoint(),
+            self._get(self.config_init, "last_checkpoint"),
             StopOnNaN(),
             Curves(),
             PredictionWriter(),
             ModelMemory(),
             RunDirectory(self.config_text),
+            RunState(),
         ]
         if config.enable_checkpointing is False:
             always = [callback for callback in always if not isinstance(callback, Checkpoint)]
@@ -165,6 +186,21 @@ class PreimageCLI(LightningCLI):
         for logger in getattr(getattr(self, "trainer", None), "loggers", ()):
             if isinstance(logger, WandbRunLogger):
                 logger.close(exit_code)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs the command; memory that does not suffice is put down to the batch size."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            text = str(error)
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+                raise
+            size = getattr(self.datamodule, "batch_size", None)
+            half = f"{max(1, size // 2)} --trainer.accumulate_grad_batches 2" if size else "HALF"
+            raise MemoryError(
+                f"out of memory with data.batch_size={size}: try --data.batch_size {half}, --trainer.precision"
+                f" bf16-mixed, or a smaller model ({text.split('. ')[0][:120] or 'MemoryError'})"
+            ) from error
 
     def before_fit(self) -> None:
         """Says where the run goes."""
@@ -225,6 +261,15 @@ def _newest_checkpoint(config: Namespace, which: str) -> Path:
     raise FileNotFoundError(f"--ckpt_path {which}: there is no checkpoints/{which}.ckpt in {where}; train first")
 
 
+def _requeued_checkpoint(config: Namespace) -> str | None:
+    """The checkpoint from which a requeued SLURM job goes on; None where it was stopped before there was one."""
+    for folder in reversed(_versions(_experiment_directory(config))):
+        job, path = folder / "slurm_job", folder / "checkpoints/last.ckpt"
+        if job.is_file() and job.read_text() == slurm_job() and path.is_file():
+            return str(path)
+    return None
+
+
 def _run_directory(config: Namespace, subcommand: str) -> Path:
     if config.run_dir is not None:
         path = Path(config.run_dir)
@@ -276,7 +321,9 @@ def _describe_wandb_run(init_args: Namespace, config: Namespace, run_dir: Path, 
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
-    known = isinstance(error, ValueError | OSError | FloatingPointError) and text
+    if "cannot be multiplied" in text:
+        text += ": two parts of the model do not fit together, as an encoder and a decoder of another latent_dim"
+    known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
     return text if known else f"{type(error).__name__}: {text}"
 
 
@@ -298,6 +345,7 @@ def condense(message: str) -> str:
     if lines[-1].startswith("Given value: ") and "Got value" not in message and "(" not in given and "{" not in given:
         kept.append(f"Got value: {given[:80]}")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
+    text = re.sub(r" Subclass types expect one of: .*", "", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

@@ -1,7 +1,7 @@
 """Callbacks: everything that draws, saves or watches."""
 
 from .channels_last import ChannelsLast
-from .checkpoints import LastCheckpoint, StopOnNaN
+from .checkpoints import AtomicCheckpointIO, LastCheckpoint, StopOnNaN
 from .code_plane import CodePlane
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
@@ -17,8 +17,10 @@ from .prior_samples import PriorSamples
 from .progress import ProgressBar
 from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
+from .run_state import RunState
 
 __all__ = [
+    "AtomicCheckpointIO",
     "ChannelsLast",
     "CodePlane",
     "ConfusionMatrix",
@@ -36,6 +38,7 @@ __all__ = [
     "ReconstructionGrid",
     "RunDirectory",
     "RunLogger",
+    "RunState",
     "StopOnNaN",
     "TensorBoardRunLogger",
     "Traversal",

@@ -1,72 +1,158 @@
-"""Checkpoints that survive what goes wrong: a loss that is no number, and Ctrl-C."""
+"""Checkpoints that survive what goes wrong: a loss that is no number, Ctrl-C, a job that is told to end."""
 
+import io
+import math
 import signal
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from .run_directory import write_atomically
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps the newest state of the training as `last.ckpt`, also when it is interrupted with Ctrl-C.
 
-    ModelCheckpoint's own `save_last` copies the last checkpoint that was worth saving, which after epochs without
-    progress is an old one. The interrupt waits for the end of the running step, so that no half-made update is saved.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is on the disk.
+
+    Lightning's own goes by the folder for temporary files, from which a move to another disk is a copy.
     """
 
-    def __init__(self) -> None:
-        """Sets the file name."""
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes the file."""
+        data = io.BytesIO()  # torch, writing a file itself, hides why it could not
+        torch.save(checkpoint, data)
+        write_atomically(Path(path), lambda file: file.write_bytes(data.getbuffer()))
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the newest state of the training as `last.ckpt`: after every epoch, in between, and when it has to stop.
+
+    Ctrl-C, SIGTERM and SLURM's signal to requeue wait for the end of the running step, so that no half-made update is
+    saved, and where an epoch ends there, for the validation after it; a second signal ends at once and saves nothing.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
+        """Sets how often to save within an epoch.
+
+        Args:
+            every_n_steps: Save when this many steps were made since the last time; by default steps do not matter.
+            every_n_minutes: Save when this much time has passed; null for after the epochs alone.
+        """
         super().__init__(filename="last", enable_version_counter=False)
-        self._interrupted = False
-        self._handler: Any = None
+        if (every_n_steps is not None and every_n_steps < 1) or (every_n_minutes is not None and every_n_minutes < 0):
+            raise ValueError(
+                f"last_checkpoint.every_n_steps={every_n_steps} must be at least 1,"
+                f" last_checkpoint.every_n_minutes={every_n_minutes} at least 0"
+            )
+        self.every_n_steps = math.inf if every_n_steps is None else every_n_steps
+        self.every_n_minutes = math.inf if every_n_minutes is None else every_n_minutes
+        self._received = 0
+        self._handlers: dict[int, Any] = {}
+        self._saved_at = (0, 0.0)  # step and time
+        self._step = 0
 
-    def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
-        # Also after an epoch without a validation: the training may end before the next one.
-        return super()._should_save_on_train_epoch_end(trainer) or (trainer.check_val_every_n_epoch or 1) > 1
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over Ctrl-C."""
-        self._interrupted = False
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes over the signals, after Lightning has."""
+        self._received = 0
+        self._step = trainer.global_step
+        self._saved_at = self._step, time.monotonic()
+        signals = [signal.SIGINT, signal.SIGTERM]
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
+            signals.append(environment.requeue_signal)
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._interrupt)
+            self._handlers = {number: signal.signal(number, self._receive) for number in signals}
 
-    def _interrupt(self, *args: Any) -> None:
-        if self._interrupted:  # asked twice: now
-            raise KeyboardInterrupt
-        self._interrupted = True
+    def _receive(self, number: int, frame: Any) -> None:
+        if self._received:  # asked twice: now
+            raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException(128 + number)
+        self._received = number
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Stops after the step in which Ctrl-C was pressed."""
-        super().on_train_batch_end(trainer, *args, **kwargs)
-        if self._interrupted:
-            raise KeyboardInterrupt
+        """Saves if it is time, and stops after the step in which a signal came."""
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        received, due = self._agree(trainer)
+        # Lightning would resume behind a validation that is still to come: the save waits until it is over.
+        loop = trainer.fit_loop
+        validates = loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if (received or due) and stepped and not trainer.is_last_batch and not validates:
+            self._save(trainer)
+            self._stop(trainer, received)
 
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Stops after the step in which Ctrl-C was pressed."""
-        if self._interrupted:
+    def _agree(self, trainer: Trainer) -> tuple[int, bool]:
+        """The signal that any process got, and whether it is time to save: the same on all of them."""
+        step, last = self._saved_at
+        due = self._step - step >= self.every_n_steps or time.monotonic() - last >= 60 * self.every_n_minutes
+        if trainer.world_size > 1:
+            device = trainer.strategy.root_device
+            agreed = trainer.strategy.reduce(torch.tensor([self._received, due], device=device), reduce_op="max")
+            received, due = agreed.tolist()
+            return received, bool(due)
+        return self._received, due
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves between two epochs, when all that the first has left behind is written."""
+        self._between_epochs(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the end."""
+        self._between_epochs(trainer)
+        self._restore_handlers()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does nothing: the numbers of the epoch are not written yet."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Does nothing: the epoch is not over."""
+
+    def _between_epochs(self, trainer: Trainer) -> None:
+        received, _ = self._agree(trainer)
+        if trainer.global_step > self._saved_at[0]:
+            self._save(trainer)
+        self._stop(trainer, received)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.best_model_path = self.format_checkpoint_name({})
+        trainer.save_checkpoint(self.best_model_path, weights_only=False)
+        self._saved_at = trainer.global_step, time.monotonic()
+
+    def _stop(self, trainer: Trainer, received: int) -> None:
+        if not received:
+            return
+        if received == signal.SIGINT:
             raise KeyboardInterrupt
+        if received != signal.SIGTERM:
+            # Lightning's handler saves once more and calls scontrol; its file of its own would be shared by all runs.
+            connector: Any = trainer._checkpoint_connector
+            connector.hpc_save_path = lambda folder: self.best_model_path
+            self._handlers[received](received, None)
+        raise SIGTERMException(128 + received)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves the state at an interrupt, and says how to go on from it."""
-        writes = trainer.state.fn == "fit" and not getattr(trainer, "fast_dev_run", False)
-        if writes and isinstance(exception, KeyboardInterrupt):
-            path = self.format_checkpoint_name({})
-            trainer.save_checkpoint(path)
-            rank_zero_info(f"interrupted at step {trainer.global_step}; to resume, add: --ckpt_path {path}")
-        self._restore_handler()
+        """Says how to go on."""
+        if self._handlers and isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            why = "interrupted" if isinstance(exception, KeyboardInterrupt) else "told to end"
+            saved = (
+                f"to resume, add: --ckpt_path {self.best_model_path}" if self.best_model_path else "nothing is saved"
+            )
+            rank_zero_info(f"{why} at step {trainer.global_step}, saved at step {self._saved_at[0]}; {saved}")
+        self._restore_handlers()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives Ctrl-C back."""
-        self._restore_handler()
-
-    def _restore_handler(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
 
 class StopOnNaN(Callback):
@@ -76,8 +162,8 @@ class StopOnNaN(Callback):
         """Sets how often to look.
 
         Args:
-            every_n_steps: On a GPU, look every n steps, since a look waits for the device; on the CPU it is every step.
-                The step that is named is the first bad one either way.
+            every_n_steps: On a GPU and with several processes, look every n steps, since a look waits for the device
+                and for the others; else it is every step. The step that is named is the first bad one either way.
         """
         self.every_n_steps = every_n_steps
         self._first_bad: Tensor | None = None
@@ -86,19 +172,14 @@ class StopOnNaN(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Notes the first bad step, on the device."""
-        if outputs is None:
-            return
-        loss = outputs["loss"]
-        if self._first_bad is None:
-            self._first_bad = torch.full((), -1, device=loss.device)
-        if loss.device.type == "cpu":
-            if not torch.isfinite(loss):
-                self._first_bad.fill_(trainer.global_step)
-                self._check(trainer)
-            return
-        bad = ~torch.isfinite(loss) & (self._first_bad < 0)
-        self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
-        if (batch_idx + 1) % self.every_n_steps == 0:
+        if outputs is not None:
+            loss = outputs["loss"]
+            if self._first_bad is None:
+                self._first_bad = torch.full((), -1, device=loss.device)
+            bad = ~torch.isfinite(loss) & (self._first_bad < 0)
+            self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
+        alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
+        if alone or (batch_idx + 1) % self.every_n_steps == 0:
             self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,6 +192,12 @@ class StopOnNaN(Callback):
 
     def _check(self, trainer: Trainer) -> None:
         step = -1 if self._first_bad is None else int(self._first_bad)
+        if trainer.world_size > 1:  # all stop, or the others would wait for ever for the one that has
+            steps = torch.tensor(
+                step if step >= 0 else torch.iinfo(torch.long).max, device=trainer.strategy.root_device
+            )
+            step = int(trainer.strategy.reduce(steps, reduce_op="min"))
+            step = -1 if step == torch.iinfo(torch.long).max else step
         if step < 0:
             return
         self._first_bad = None

@@ -1,5 +1,7 @@
 """The confusion matrix as a picture and a table."""
 
+import csv
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,13 +41,14 @@ class ConfusionMatrix(Picture):
             str(i) for i in range(len(counts))
         ]
         if trainer.testing:
-            table = ["true\\predicted," + ",".join(names)]
-            table += [name + "," + ",".join(map(str, row)) for name, row in zip(names, counts.tolist(), strict=True)]
-            write_atomically(run_dir / "confusion_test.csv", lambda file: file.write_text("\n".join(table) + "\n"))
+            header = ["true\\predicted", *names]
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+            table = io.StringIO()
+            csv.writer(table, lineterminator="\n").writerows([header, *rows])
+            write_atomically(run_dir / "confusion_test.csv", lambda file: file.write_text(table.getvalue()))
             for logger in trainer.loggers:
                 if isinstance(logger, WandbRunLogger):
-                    logger.log_table("test_confusion", ["true \\ predicted", *names], rows, step=trainer.global_step)
+                    logger.log_table("test_confusion", header, rows, step=trainer.global_step)
         return confusion_figure(counts, names)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -79,9 +80,12 @@ def training_codes(trainer: Trainer, pl_module: LightningModule) -> list[tuple[T
         trainer: The trainer, with a data module.
         pl_module: One of our modules.
     """
+    shuffled = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     found = []
+    # In order and whole: the training's own loader has the share of one process.
+    images = DataLoader(dataset=shuffled.dataset, batch_size=shuffled.batch_size, collate_fn=shuffled.collate_fn)
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
-        for batch in trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+        for batch in images:
             batch = trainer.strategy.batch_to_device(batch)
             found.append(_on_cpu(pl_module.code_of(batch), batch[1]))  # type: ignore[operator]
     return found

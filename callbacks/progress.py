@@ -42,6 +42,11 @@ class ProgressBar(TQDMProgressBar):
         self._loss = None if outputs is None else outputs["loss"]
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
+        """Starts the clock of an epoch that is resumed."""
+        super().on_train_start(trainer, *args)
+        self._start = time.monotonic() if trainer.fit_loop.restarted_mid_epoch else 0.0
+
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Writes the line of the epoch before, whose numbers are all in by now."""
         super().on_train_epoch_start(trainer, *args)

@@ -4,20 +4,20 @@ import csv
 import json
 import os
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from .loggers import WandbRunLogger
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside its place and moves it there, so that a killed run leaves no half-written file.
+    """Writes a file beside its place and moves it there when it is on the disk, so that none is ever half-written.
 
     Args:
         path: The file to make or replace; its folder is made if need be.
@@ -27,6 +27,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,36 +82,62 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Appends the new rows to the file, or rewrites it if they bring a new column."""
+        """Appends the new rows to the file, or rewrites it if they bring a new column.
+
+        Rows that cannot be written, as on a full disk, cost a warning and are kept for the next time.
+        """
         if not self._pending:
             return
+        try:
+            self._write()
+        except OSError as error:
+            rank_zero_warn(f"{len(self._pending)} rows could not be written to {self.path} yet: {error}")
+        else:
+            self._pending = []
+
+    def _write(self) -> None:
         if not self._columns and self.path.is_file():
             self._columns = self._header()
         new = sorted({key for row in self._pending for key in row} - set(self._columns))
         if new:
-            rows = read_metrics(self.path) if self.path.is_file() else []
-            self._columns += new
-            self._rewrite(rows + self._pending)
-        else:
+            rows = self._rows() if self.path.is_file() else []
+            columns = self._columns + new
+            self._rewrite([*rows, *self._pending], columns)
+            self._columns = columns
+            return
+        size = self.path.stat().st_size
+        try:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(self._pending)
-        self._pending = []
+        except OSError:
+            os.truncate(self.path, size)  # half a row
+            raise
+
+    def rows(self) -> int:
+        """Writes what is pending, and counts the rows of the file."""
+        self.save()
+        return len(self._rows()) if self.path.is_file() else 0
 
     @rank_zero_only
-    def drop_after(self, step: int) -> None:
-        """Drops rows past a step: a killed run wrote them after the checkpoint from which it is resumed."""
+    def keep(self, count: int) -> None:
+        """Keeps the first rows: a killed run wrote the others after the checkpoint from which it is resumed."""
         if self.path.is_file():
             self._columns = self._header()
-            self._rewrite([row for row in read_metrics(self.path) if row["step"] <= step])
+            self._rewrite(self._rows()[:count], self._columns)
 
     def _header(self) -> list[str]:
         with self.path.open(newline="") as file:
             return next(csv.reader(file), [])
 
-    def _rewrite(self, rows: list[dict[str, float]]) -> None:
+    def _rows(self) -> list[dict[str, str]]:
+        """The rows as they are written, of which a killed run may have left half a last one."""
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file, restval=""))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, float | str]], columns: list[str]) -> None:
         def write(path: Path) -> None:
             with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
+                writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(rows)
 
@@ -117,7 +145,7 @@ class RunLogger(Logger):
 
 
 class RunDirectory(Callback):
-    """Writes `config.yaml` and `classes.json` when a run starts, and cuts the metrics where a resumed run goes on."""
+    """Writes `config.yaml`, `classes.json` and the SLURM job when a run starts."""
 
     def __init__(self, config: str) -> None:
         """Takes what is to be written.
@@ -135,6 +163,8 @@ class RunDirectory(Callback):
         path = run_dir / "config.yaml"
         if stage == "fit" or not path.exists():
             write_atomically(path, lambda file: file.write_text(self.config))
+        if stage == "fit" and (job := slurm_job()):
+            write_atomically(run_dir / "slurm_job", lambda file: file.write_text(job))
         for file, attribute in (("classes.json", "class_names"), ("bad_images.json", "bad_images")):
             if value := getattr(getattr(trainer, "datamodule", None), attribute, None):
                 write_atomically(run_dir / file, partial(Path.write_text, data=json.dumps(value, indent=2)))
@@ -142,11 +172,11 @@ class RunDirectory(Callback):
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drops the metrics that a killed run wrote after the checkpoint."""
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.drop_after(trainer.global_step)
+
+def slurm_job() -> str | None:
+    """The name by which SLURM knows this job, also after it was requeued; None outside SLURM."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the id of the W&B run, which a resumed run continues."""

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import uuid
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -195,7 +194,7 @@ def _decode_chunk(work: Work, start: int) -> dict[str, str]:
     for index, name in enumerate(work.names[start : start + CHUNK], start):
         try:
             images[index] = decode(work.source.read(name), work.size)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError) as error:
             bad[name] = str(error)
     return bad
 

@@ -3,10 +3,12 @@
 import csv
 import io
 import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 Layout = Literal["auto", "folders", "splits", "csv"]
@@ -15,6 +17,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".tga", ".pbm", ".pgm", ".ppm"),
 )
+LARGEST = 2**28  # bytes of a member of a zip file; a larger one is no image
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
 EXPECTED = (
@@ -34,7 +37,7 @@ class Source:
 
         Raises:
             FileNotFoundError: There is neither.
-            ValueError: The zip file is damaged, or a member's path leaves it.
+            ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
         """
         self.root = root
         #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
@@ -44,28 +47,49 @@ class Source:
             files = {
                 path.relative_to(root).as_posix(): path.stat() for path in sorted(root.rglob("*")) if path.is_file()
             }
-            self.sizes = {name: stat.st_size for name, stat in files.items()}
-            self.changed = {name: stat.st_mtime_ns for name, stat in files.items()}
+            self.sizes = {name: info.st_size for name, info in files.items()}
+            self.changed = {name: info.st_mtime_ns for name, info in files.items()}
         elif root.is_file():
             try:
                 members = self._zip().infolist()
             except zipfile.BadZipFile as error:
                 raise ValueError(f"{root} is no folder and no whole zip file ({error})") from error
+            for member in members:
+                if reason := _refusal(member):
+                    raise ValueError(f"{root} is refused: its member {member.filename} {reason}")
             self.sizes = dict(sorted((member.filename, member.file_size) for member in members if not member.is_dir()))
-            for name in self.sizes:
-                if name.startswith("/") or ".." in name.split("/"):
-                    raise ValueError(f"{root} is refused: its member {name} leaves the archive")
         else:
             raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
 
     def read(self, name: str) -> bytes:
-        """Reads a file."""
-        return (self.root / name).read_bytes() if self.root.is_dir() else self._zip().read(name)
+        """Reads a file.
+
+        Raises:
+            ValueError: The member of a zip file is damaged or encrypted.
+        """
+        if self.root.is_dir():
+            return (self.root / name).read_bytes()
+        try:
+            return self._zip().read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise ValueError(f"{self.root}: its member {name} cannot be read ({error}): fetch it again") from error
 
     def _zip(self) -> zipfile.ZipFile:
         if self._open is None or self._open[0] != os.getpid():  # forked processes would share one file position
             self._open = os.getpid(), zipfile.ZipFile(self.root)
         return self._open[1]
+
+
+def _refusal(member: zipfile.ZipInfo) -> str | None:
+    """What is wrong with a member of a zip file that nobody vouches for."""
+    path = PureWindowsPath(member.filename)  # which takes both kinds of slashes for separators
+    if path.anchor or ".." in path.parts:
+        return "leaves the archive"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a link"
+    if member.file_size > LARGEST:
+        return f"is of {member.file_size} bytes, more than the limit of {LARGEST}"
+    return None
 
 
 @dataclass(frozen=True)

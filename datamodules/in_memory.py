@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .code_cache import cache_codes
+from .resumable import ResumableLoader, ResumableSampler
 
 #: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
 Batch = Sequence[Tensor]
@@ -130,8 +131,17 @@ class InMemoryDataModule(LightningDataModule):
                 split.serve_images = serve_images
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of the training split."""
-        return self._loader(self.train_set, shuffle=True)
+        """Shuffled batches of the training split, the share of this process."""
+        processes = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        sampler = ResumableSampler(self.train_set, int(os.environ.get("PL_GLOBAL_SEED", 0)), *processes)
+        return ResumableLoader(
+            dataset=self.train_set,
+            batch_size=self.batch_size,
+            drop_last=len(sampler) % self.batch_size == 1 < len(sampler),  # batch norm needs two images
+            sampler=sampler,
+            collate_fn=identity,
+            generator=torch.Generator(),  # each pass would draw from the global one, which is to go on as it was saved
+        )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the validation split, in order; none where the split is empty."""
@@ -145,16 +155,10 @@ class InMemoryDataModule(LightningDataModule):
         """Batches of `predict_split`, in order."""
         return self._loader(self.predict_set)
 
-    def _loader(self, images: InMemoryImages, shuffle: bool = False) -> DataLoader[Batch]:
+    def _loader(self, images: InMemoryImages) -> DataLoader[Batch]:
         # No worker processes: handing a small batch over costs more than making it. Without gradients nothing is kept
         # for the backward pass, so evaluation takes larger batches; only free bits in a loss depend on them.
-        return DataLoader(
-            dataset=images,
-            drop_last=shuffle and len(images) % self.batch_size == 1 < len(images),  # batch norm needs two images
-            batch_size=self.batch_size if shuffle else max(self.batch_size, 256),
-            shuffle=shuffle,
-            collate_fn=identity,
-        )
+        return DataLoader(dataset=images, batch_size=max(self.batch_size, 256), collate_fn=identity)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""

@@ -55,7 +55,19 @@ def _load(path: Path, mmap: bool) -> Any:
             f"{path} is refused: a checkpoint may hold tensors and plain values only, and this one holds {reason}"
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, struct.error) as error:
-        raise ValueError(f"{path} is truncated or no checkpoint: use another one of the run") from error
+        raise ValueError(f"{path} is truncated or no checkpoint: {_newest_other(path)}") from error
+
+
+def _newest_other(path: Path) -> str:
+    """Names the newest good checkpoint beside one that cannot be read."""
+    others = sorted(path.parent.glob("[!.]*.ckpt"), key=lambda other: other.stat().st_mtime, reverse=True)
+    for other in others:
+        try:
+            torch.load(other, map_location="cpu", weights_only=True, mmap=True)
+        except Exception:  # whatever is wrong with it, the next one is tried
+            continue
+        return f"the newest good one beside it is {other}"
+    return "there is no good one beside it"
 
 
 def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:

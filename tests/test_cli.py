@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from lightning_modules import Autoencoder, Classifier, Inversion
+from tests.callbacks.test_checkpoints import SLURM
 from tests.conftest import QUICK, ROOT, Digits, Fails, Run
 
 
@@ -118,8 +119,8 @@ def test_last_is_the_last_state_also_without_progress(run: Run) -> None:
     # Lightning's save_last only follows the best checkpoint; here the loss explodes after the first epoch.
     flags = ["--trainer.max_epochs", 3, "--checkpoint.mode", "max", "--model.scheduler", "null"]
     run_dir = run("fit", *QUICK, *flags) / "quickstart/version_0"
-    assert torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["epoch"] == 0
-    assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+    assert torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
 @pytest.mark.parametrize(("model", "extra"), [(Autoencoder, []), (Inversion, ["--model.encoder_checkpoint", "null"])])
@@ -200,6 +201,42 @@ def test_truncated_checkpoint_is_named(run: Run, fails: Fails, tmp_path: Path) -
     assert f"{path} is truncated" in fails("test", *QUICK, "--ckpt_path", path)
 
 
+def test_a_truncated_last_checkpoint_offers_the_newest_good_one(run: Run, fails: Fails) -> None:
+    folder = run("fit", *QUICK) / "quickstart/version_0/checkpoints"
+    (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:-100])
+    line = fails("fit", *QUICK, "--ckpt_path", "last")
+    assert f"{folder}/last.ckpt is truncated" in line
+    assert f"newest good one beside it is {folder}/best.ckpt" in line
+
+
+def test_a_requeued_slurm_job_goes_on_in_its_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in SLURM.items():
+        monkeypatch.setenv(key, value)
+    runs = run("fit", *QUICK) / "quickstart"
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    run("fit", *QUICK)
+    monkeypatch.setenv("SLURM_JOB_ID", SLURM["SLURM_JOB_ID"])
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run("fit", *QUICK, "--trainer.max_epochs", 2)
+    assert sorted(path.name for path in runs.iterdir()) == ["version_0", "version_1"]
+    assert len(values(runs / "version_0", "val/loss")) == 2
+
+
+@pytest.mark.parametrize("kind", ["gpu", "tensor", "list"])
+def test_memory_that_does_not_suffice_names_the_batch_size(
+    fails: Fails, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def step(*args: object) -> None:
+        if kind == "gpu":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has too little")
+        torch.empty(2**60) if kind == "tensor" else [0] * 2**60
+
+    monkeypatch.setattr(Autoencoder, "training_step", step)
+    line = fails("fit", *QUICK)
+    assert "out of memory with data.batch_size=32" in line
+    assert "--data.batch_size 16 --trainer.accumulate_grad_batches 2" in line
+
+
 def test_nan_stops_and_keeps_the_last_good_checkpoint(run: Run, fails: Fails, tmp_path: Path) -> None:
     path = run("fit", *QUICK) / "quickstart/version_0/checkpoints/last.ckpt"
     before = weights(path)
@@ -257,7 +294,7 @@ def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run:
     path = run_dir / "checkpoints/last.ckpt"
     assert f"--ckpt_path {path}" in err
     step = torch.load(path, weights_only=True)["global_step"]
-    assert f"interrupted at step {step}" in err
+    assert f"saved at step {step}" in err
     run("fit", *QUICK, "--ckpt_path", path, "--trainer.max_steps", step + 4, "--trainer.max_epochs", -1)
     assert torch.load(path, weights_only=True)["global_step"] == step + 4
 

@@ -1,15 +1,24 @@
+import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks import LastCheckpoint, RunLogger, StopOnNaN
+from callbacks import AtomicCheckpointIO, LastCheckpoint, RunLogger, StopOnNaN
 from datamodules import MNISTDataModule
 from lightning_modules import Autoencoder, MNISTDecoder, MNISTEncoder
+from lightning_modules.checkpoints import load_checkpoint
 from tests.lightning_modules.test_base import trainer
+
+SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}
+SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1"}
+SLURM |= {"SLURM_NODELIST": "localhost"}
 
 
 class Exploding(Autoencoder):
@@ -24,9 +33,12 @@ class Exploding(Autoencoder):
         return loss * self.value if self.global_step == self.step else loss
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_the_first_bad_step_is_named_and_no_checkpoint_made_of_it(tmp_path: Path, value: float) -> None:
-    run = trainer(tmp_path, max_epochs=3, callbacks=[LastCheckpoint(), StopOnNaN()], logger=RunLogger(tmp_path))
+@pytest.mark.parametrize(("value", "precision"), [(float("nan"), None), (float("inf"), None), (1e39, "bf16-mixed")])
+def test_the_first_bad_step_is_named_and_no_checkpoint_made_of_it(
+    tmp_path: Path, value: float, precision: str | None
+) -> None:
+    options = {"callbacks": [LastCheckpoint(), StopOnNaN()], "logger": RunLogger(tmp_path), "precision": precision}
+    run = trainer(tmp_path, max_epochs=3, **options)
     with pytest.raises(FloatingPointError, match=r"at step 7 \(epoch 1\).*last\.ckpt"):
         run.fit(Exploding(6, value), MNISTDataModule())
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
@@ -42,28 +54,94 @@ def test_a_bad_loss_that_was_only_noted_on_the_device_stops_a_checkpoint(tmp_pat
         guard.on_save_checkpoint(run, Autoencoder(MNISTEncoder(), MNISTDecoder()), {})
 
 
-class Interrupt(Callback):
-    """Presses Ctrl-C in the middle of a step."""
+class Signals(Callback):
+    """Sends itself signals in the middle of a step."""
+
+    def __init__(self, step: int, *numbers: int) -> None:
+        self.step, self.numbers = step, numbers
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        import signal
+        if trainer.global_step == self.step:
+            for number in self.numbers:
+                signal.raise_signal(number)
 
-        if trainer.global_step == 5:
-            signal.raise_signal(signal.SIGINT)
 
-
-def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path: Path) -> None:
-    run = trainer(tmp_path, max_epochs=3, callbacks=[LastCheckpoint(), Interrupt()], logger=RunLogger(tmp_path))
-    with pytest.raises(SystemExit):
+def fit_with(tmp_path: Path, *callbacks: Callback) -> tuple[int, dict[str, Any]]:
+    """Trains until something happens: the exit code, and the checkpoint that is left."""
+    run = trainer(tmp_path, max_epochs=3, callbacks=[LastCheckpoint(), *callbacks], logger=RunLogger(tmp_path))
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    with pytest.raises(SystemExit) as stop:
         run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule())
-    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which Lightning leaves ignored
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_a_signal_waits_for_the_end_of_the_step(
+    tmp_path: Path, number: int, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    found, saved = fit_with(tmp_path, Signals(5, number))
+    assert found == code
     assert saved["global_step"] == 6
     steps = {int(state["step"]) for state in saved["optimizer_states"][0]["state"].values()}
     assert steps == {6}  # every parameter was updated
+    assert f"at step 6, saved at step 6; to resume, add: --ckpt_path {tmp_path}/checkpoints/last.ckpt" in caplog.text
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_waits_for_its_validation(tmp_path: Path) -> None:
+    steps = []
+
+    class Validated(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            steps.append(trainer.global_step)
+
+    _, saved = fit_with(tmp_path, Signals(7, signal.SIGTERM), Validated())
+    assert saved["global_step"] == 8
+    assert steps[-1] == 8
+
+
+def test_a_second_signal_ends_at_once_and_saves_no_half_made_update(tmp_path: Path) -> None:
+    code, saved = fit_with(tmp_path, Signals(5, signal.SIGINT, signal.SIGINT))
+    assert code == 1
+    assert saved["global_step"] == 4  # of the epoch before
+
+
+def test_slurm_requeues_after_the_end_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for key, value in SLURM.items():
+        monkeypatch.setenv(key, value)
+    code, saved = fit_with(tmp_path, Signals(5, signal.SIGUSR1))
+    assert code == 128 + signal.SIGUSR1
+    assert saved["global_step"] == 6
+    assert (tmp_path / "called").read_text() == "requeue 77\n"
+    assert not list(tmp_path.rglob("hpc_ckpt*"))  # which another run would take for its own
+
+
+@pytest.mark.parametrize("place", ["os.fsync", "torch.save"])
+def test_killed_while_writing_the_previous_one_still_loads(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.ones(3)}}, path)
+
+    def child() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(place, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+            AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.zeros(3)}}, path)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert load_checkpoint(path)["state_dict"]["a"].equal(torch.ones(3))
 
 
 def test_the_last_state_is_kept_also_where_no_validation_came(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=3, check_val_every_n_epoch=2, callbacks=[LastCheckpoint()])
     run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule())
     (path,) = tmp_path.rglob("last.ckpt")
-    assert torch.load(path, weights_only=True)["epoch"] == 2
+    assert torch.load(path, weights_only=True)["global_step"] == 12

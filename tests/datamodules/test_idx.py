@@ -36,3 +36,10 @@ def test_a_file_with_too_much_or_of_another_kind_is_named(tmp_path: Path, digits
     (tmp_path / "page.gz").write_bytes(gzip.compress(b"<html>not found</html>"))
     with pytest.raises(ValueError, match="is not an IDX file"):
         read_idx(tmp_path / "page.gz")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.idx.LARGEST", 1000)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(10**6)))
+    with pytest.raises(ValueError, match=r"bomb\.gz is refused: it holds more than 1000 bytes"):
+        read_idx(tmp_path / "bomb.gz")

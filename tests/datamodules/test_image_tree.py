@@ -1,3 +1,5 @@
+import re
+import stat
 import zipfile
 from pathlib import Path
 
@@ -112,9 +114,35 @@ def test_sources_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         Source(tmp_path / "broken.zip")
 
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "a/../../evil.jpg", "/etc/evil.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "a/../../evil.jpg", "/etc/evil.jpg", "C:/evil.jpg", "a/..\\..\\evil.jpg"]
+)
 def test_members_that_leave_the_archive_are_refused(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), b"")
-    with pytest.raises(ValueError, match=f"refused: its member {name}"):
+    with pytest.raises(ValueError, match=f"refused: its member {re.escape(name)} leaves"):
         Source(tmp_path / "evil.zip")
+
+
+def test_links_and_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = zipfile.ZipInfo("a/link.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"its member a/link\.jpg is a link"):
+        Source(tmp_path / "link.zip")
+    monkeypatch.setattr("datamodules.image_tree.LARGEST", 2**20)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/bomb.jpg", bytes(2**20 + 1))
+    assert (tmp_path / "bomb.zip").stat().st_size < 2000
+    with pytest.raises(ValueError, match=r"its member a/bomb\.jpg is of 1048577 bytes"):
+        Source(tmp_path / "bomb.zip")
+
+
+def test_a_damaged_table_in_a_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("labels.csv", "filename,label\n1.jpg,a\n2.jpg,b\n")
+    data = (tmp_path / "data.zip").read_bytes()
+    (tmp_path / "data.zip").write_bytes(data.replace(b"1.jpg,a", b"1.jpg,X"))
+    with pytest.raises(ValueError, match=r"data\.zip: its member labels\.csv cannot be read \(Bad CRC"):
+        find_images(Source(tmp_path / "data.zip"))

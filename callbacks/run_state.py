@@ -1,0 +1,104 @@
+"""What a checkpoint needs besides weights and optimiser for a resumed run to end as if it had never stopped."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torchmetrics import Metric
+
+from .run_directory import RunLogger
+
+KEY = "run_state"
+
+
+class RunState(Callback):
+    """Keeps random states, training metrics and the length of `metrics.csv` in every checkpoint, and restores them.
+
+    Random states and metrics are those of each process.
+    """
+
+    def __init__(self) -> None:
+        """Has nothing to restore yet."""
+        self._loaded: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the state, and marks a checkpoint that is made between two epochs as such."""
+        own = {
+            "random": _random_states(pl_module.device),
+            "metrics": {name: _metric_state(metric) for name, metric in _training_metrics(pl_module).items()},
+            "logged": {key: float(value) for key, value in trainer.callback_metrics.items()},
+        }
+        processes = [own] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(processes, own)
+        rows = [logger.rows() for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]
+        checkpoint[KEY] = {"processes": processes, "rows": rows}
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        if progress["total"]["started"] == progress["total"]["completed"]:
+            for count in progress.values():  # an epoch that is announced and not begun is announced again
+                count["ready"] = count["completed"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes the state, which is restored when all that draws random numbers before the training is done."""
+        self._loaded = checkpoint.get(KEY)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drops the rows of `metrics.csv` that a killed run wrote after the checkpoint."""
+        if self._loaded is not None:
+            loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+            for logger, rows in zip(loggers, self._loaded["rows"], strict=False):
+                logger.keep(rows)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restores random states and metrics."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is None:
+            return
+        loop = trainer.fit_loop
+        loop._load_combined_loader_states()  # Lightning leaves it out where a schedule has asked for the loader before
+        # While it restarts, Lightning leaves out schedulers that follow a metric, for want of the metrics kept here.
+        loop._restarting = False
+        progress = loop.epoch_progress.total
+        if progress.ready == progress.completed:
+            loop.epoch_loop.restarting = False  # with max_steps, Lightning takes every start for one within an epoch
+        if len(loaded["processes"]) != trainer.world_size:
+            rank_zero_warn(
+                f"the checkpoint is of {len(loaded['processes'])} processes, this run has {trainer.world_size}:"
+                " it goes on, but with other random numbers"
+            )
+            return
+        own = loaded["processes"][trainer.global_rank]
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in own["logged"].items()})
+        for name, metric in _training_metrics(pl_module).items():
+            for key, value in own["metrics"].get(name, {}).items():
+                setattr(metric, key, value)
+            metric.to(pl_module.device)
+        _restore_random_states(own["random"], pl_module.device)
+
+
+def _training_metrics(pl_module: LightningModule) -> dict[str, Metric]:
+    metrics = getattr(pl_module, "train_metrics", torch.nn.Module())
+    return {name: metric for name, metric in metrics.named_modules() if isinstance(metric, Metric)}
+
+
+def _metric_state(metric: Metric) -> dict[str, Any]:
+    """A metric's sums so far; empty between two epochs."""
+    return {**metric.metric_state, "_update_count": metric.update_count} if metric.update_called else {}
+
+
+def _random_states(device: torch.device) -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    numpy = name, np.asarray(keys).tolist(), *rest  # plain, for a file that loads under weights_only
+    states = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

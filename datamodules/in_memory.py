@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -131,7 +132,7 @@ class InMemoryDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
-        return self._loader(self.train_set, shuffle=True)
+        return DataLoader(dataset=self.train_set, batch_size=self.batch_size, shuffle=True, collate_fn=identity)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the validation split, in order; none where the split is empty."""
@@ -145,15 +146,23 @@ class InMemoryDataModule(LightningDataModule):
         """Batches of `predict_split`, in order."""
         return self._loader(self.predict_set)
 
-    def _loader(self, images: InMemoryImages, shuffle: bool = False) -> DataLoader[Batch]:
+    def _loader(self, images: InMemoryImages) -> DataLoader[Batch]:
         # No worker processes: handing a small batch over costs more than making it. Without gradients nothing is kept
         # for the backward pass, so evaluation takes larger batches; they change no per-image metric.
-        return DataLoader(
-            dataset=images,
-            batch_size=self.batch_size if shuffle else max(self.batch_size, 256),
-            shuffle=shuffle,
-            collate_fn=identity,
-        )
+        batch_size, sampler = max(self.batch_size, 256), None
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        if processes > 1:
+            if len(images) < processes:
+                raise ValueError(f"{len(images)} images to evaluate are too few for {processes} processes: start fewer")
+            # Lightning's own sampler would repeat images until all processes have as many, and they would count twice.
+            rank = self.trainer.global_rank  # type: ignore[union-attr]
+            sampler = UnrepeatedDistributedSampler(images, num_replicas=processes, rank=rank, shuffle=False)
+            fewest, most = len(images) // processes, -(-len(images) // processes)
+            while -(-fewest // batch_size) != -(-most // batch_size):
+                batch_size += (
+                    1  # as many batches everywhere: DDP broadcasts the buffers in each, and would wait for ever
+                )
+        return DataLoader(dataset=images, batch_size=batch_size, sampler=sampler, collate_fn=identity)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""

@@ -14,6 +14,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.regression import MeanSquaredError
+from torchmetrics.utilities import dim_zero_cat
 
 
 class MeanLoss(Metric):
@@ -113,7 +114,7 @@ class NormalizedError(Metric):
 
     def compute(self) -> Tensor:
         """The ratio of the two means; NaN for fewer than two images."""
-        targets = torch.cat(list(self.targets)).float() / 255
+        targets = dim_zero_cat(self.targets).float() / 255  # one tensor already where processes have joined theirs
         count = len(targets)
         distances = sum(torch.cdist(part, targets).double().sum() for part in targets.split(500))
         return (self.total / count) / (distances / (count * (count - 1)))

@@ -20,6 +20,7 @@ import datamodules
 import lightning_modules
 from callbacks import (
     Curves,
+    EffectiveBatch,
     LastCheckpoint,
     ModelMemory,
     PredictionWriter,
@@ -28,6 +29,7 @@ from callbacks import (
     RunLogger,
     StopOnNaN,
 )
+from callbacks.scale import check_processes, check_slurm
 from lightning_modules.checkpoints import load_checkpoint
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
@@ -143,13 +145,17 @@ class PreimageCLI(LightningCLI):
             Curves(),
             PredictionWriter(),
             ModelMemory(),
+            EffectiveBatch(),
             RunDirectory(self.config_text),
         ]
         if config.enable_checkpointing is False:
             always = [callback for callback in always if not isinstance(callback, Checkpoint)]
         if config.enable_progress_bar is not False:
             always.append(ProgressBar())
-        return self._instantiate_trainer({**config, **kwargs}, always)
+        check_slurm()
+        trainer = self._instantiate_trainer({**config, **kwargs}, always)
+        check_processes(trainer)
+        return trainer
 
     def before_fit(self) -> None:
         """Says where the run goes."""

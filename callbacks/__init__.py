@@ -3,6 +3,7 @@
 from .channels_last import ChannelsLast
 from .checkpoints import LastCheckpoint, StopOnNaN
 from .code_plane import CodePlane
+from .compile import Compile
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
 from .gradient_norms import GradientNorms
@@ -15,13 +16,17 @@ from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
 from .reconstruction_grid import ReconstructionGrid
+from .requeue import Requeue
 from .run_directory import RunDirectory, RunLogger
+from .scale import EffectiveBatch
 
 __all__ = [
     "ChannelsLast",
     "CodePlane",
+    "Compile",
     "ConfusionMatrix",
     "Curves",
+    "EffectiveBatch",
     "GradientNorms",
     "Interpolation",
     "KNNProbe",
@@ -33,6 +38,7 @@ __all__ = [
     "PriorSamples",
     "ProgressBar",
     "ReconstructionGrid",
+    "Requeue",
     "RunDirectory",
     "RunLogger",
     "StopOnNaN",

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from tests.conftest import QUICK, Digits, Run, write_idx
+from tests.conftest import QUICK, ROOT, Digits, Run, write_idx
 from tests.test_cli import rows, values
 
 CODEC = ["--model.encoder=MNISTEncoder", "--model.encoder.latent_dim=10"]
@@ -89,3 +93,38 @@ def test_two_processes_measure_and_predict_what_one_does(
         several, one = values(run_dir, name)
         assert several == pytest.approx(one, rel=1e-5), name
     assert {path.name for path in run_dir.parent.iterdir()} == {"version_0"}
+
+
+def test_started_processes_make_one_run_on_one_machine_and_on_two(run: Run, odd_root: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs/quickstart/version_0"
+    overlays = [str(ROOT / f"configs/{name}.yaml") for name in ("trainer/ddp", "trainer/cpu", "logger/wandb")]
+    data = ["--data.dataset=mnist", f"--data.root={odd_root}"]
+    flags = [*QUICK, *(f"--config={path}" for path in overlays), *data]
+    flags += [f"--trainer.default_root_dir={tmp_path / 'runs'}", "--trainer.callbacks=null"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment = kept | {"WANDB_MODE": "offline", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+
+    def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, **pipes, text=True, env=environment | variables)  # type: ignore[call-overload, no-any-return]
+
+    fit = start([sys.executable, str(ROOT / "main.py"), "fit", *flags, "--trainer.devices=2"])
+    out = fit.communicate(timeout=600)[0]
+    assert fit.returncode == 0, out
+    assert out.count("epoch 1/1  train/loss") == 1  # from rank 0 only
+    assert out.count("batch of 32 x 2 processes x 1 accumulated = 64 images") == 1
+    assert {path.name for path in run_dir.parent.iterdir()} == {"version_0"}
+    assert len(list(run_dir.glob("wandb/offline-run-*"))) == 1
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = ["bash", str(ROOT / "cluster/torchrun.sh"), "test", *flags, "--trainer.logger=null", "--ckpt_path=last"]
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    nodes = [start(script, NNODES="2", NODE_RANK=str(i), NPROC="1", MASTER_PORT=port, PATH=path) for i in range(2)]
+    for node in nodes:
+        out = node.communicate(timeout=600)[0]
+        assert node.returncode == 0, out
+    run("test", *QUICK, *data, "--ckpt_path", "last")
+    for metric in ("mse", "psnr", "ssim"):
+        two, one = values(run_dir, f"test/{metric}")
+        assert two == pytest.approx(one, rel=1e-5)

@@ -16,7 +16,6 @@ from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
 from .reconstruction_grid import ReconstructionGrid
-from .requeue import Requeue
 from .run_directory import RunDirectory, RunLogger
 from .scale import EffectiveBatch
 
@@ -38,7 +37,6 @@ __all__ = [
     "PriorSamples",
     "ProgressBar",
     "ReconstructionGrid",
-    "Requeue",
     "RunDirectory",
     "RunLogger",
     "StopOnNaN",

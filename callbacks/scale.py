@@ -25,10 +25,11 @@ class EffectiveBatch(Callback):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         rates = dict.fromkeys(f"{group.get('initial_lr', group['lr']):g}" for group in groups)
         schedules = dict.fromkeys(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
+        epochs = f" in {trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else ""
         rank_zero_info(
             f"a step: batch of {size} x {processes} processes x {accumulated} accumulated = {whole} images,"
             f" learning rate {', '.join(rates)} ({', '.join(schedules) or 'constant'}), neither scaled by the other;"
-            f" {trainer.estimated_stepping_batches:,} steps in {trainer.max_epochs} epochs"
+            f" {trainer.estimated_stepping_batches:,} steps{epochs}"
         )
 
 

@@ -23,6 +23,7 @@ import lightning_modules
 from callbacks import (
     AtomicCheckpointIO,
     Curves,
+    EffectiveBatch,
     LastCheckpoint,
     ModelMemory,
     PredictionWriter,
@@ -34,6 +35,7 @@ from callbacks import (
     WandbRunLogger,
 )
 from callbacks.run_directory import slurm_job
+from callbacks.scale import check_processes, check_slurm
 from lightning_modules.checkpoints import load_checkpoint
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
@@ -172,6 +174,7 @@ class PreimageCLI(LightningCLI):
             Curves(),
             PredictionWriter(),
             ModelMemory(),
+            EffectiveBatch(),
             RunDirectory(self.config_text),
             RunState(),
         ]
@@ -179,7 +182,10 @@ class PreimageCLI(LightningCLI):
             always = [callback for callback in always if not isinstance(callback, Checkpoint)]
         if config.enable_progress_bar is not False:
             always.append(ProgressBar())
-        return self._instantiate_trainer({**config, **kwargs}, always)
+        check_slurm()
+        trainer = self._instantiate_trainer({**config, **kwargs}, always)
+        check_processes(trainer)
+        return trainer
 
     def _close_wandb(self, exit_code: int) -> None:
         # At the end of the command and not of the fit: the test still logs.

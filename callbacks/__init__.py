@@ -3,6 +3,7 @@
 from .channels_last import ChannelsLast
 from .checkpoints import AtomicCheckpointIO, LastCheckpoint, StopOnNaN
 from .code_plane import CodePlane
+from .compile import Compile
 from .confusion_matrix import ConfusionMatrix
 from .curves import Curves
 from .gradient_norms import GradientNorms
@@ -18,13 +19,16 @@ from .progress import ProgressBar
 from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
 from .run_state import RunState
+from .scale import EffectiveBatch
 
 __all__ = [
     "AtomicCheckpointIO",
     "ChannelsLast",
     "CodePlane",
+    "Compile",
     "ConfusionMatrix",
     "Curves",
+    "EffectiveBatch",
     "GradientNorms",
     "Interpolation",
     "KNNProbe",

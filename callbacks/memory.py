@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
@@ -25,7 +26,8 @@ class ModelMemory(Callback):
         if stage != "fit":
             return
         device = trainer.strategy.root_device
-        needed, there = training_memory(pl_module), device_memory(device)
+        shards = trainer.world_size if isinstance(trainer.strategy, FSDPStrategy) else 1
+        needed, there = training_memory(pl_module, shards), device_memory(device)
         if device.type != "cuda":
             there //= trainer.num_devices  # processes that share the machine
         count = sum(parameter.numel() for parameter in pl_module.parameters())
@@ -38,12 +40,17 @@ class ModelMemory(Callback):
         rank_zero_info(f"memory: {text}, of {there / 1e9:.2f} GB; the feature maps of a batch come on top")
 
 
-def training_memory(model: nn.Module) -> int:
-    """Bytes that a model takes in training with Adam, without its feature maps."""
+def training_memory(model: nn.Module, shards: int = 1) -> int:
+    """Bytes that a model takes in training with Adam, without its feature maps.
+
+    Args:
+        model: The model.
+        shards: Processes that share the gradients and moments out among themselves.
+    """
     sizes = {True: 0, False: 0}
     for parameter in model.parameters():
         sizes[parameter.requires_grad] += parameter.numel() * parameter.element_size()
-    return STATES * sizes[True] + sizes[False]
+    return sizes[True] + sizes[False] + (STATES - 1) * sizes[True] // shards
 
 
 def device_memory(device: torch.device) -> int:

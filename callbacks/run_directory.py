@@ -172,17 +172,17 @@ class RunDirectory(Callback):
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)
 
-
-def slurm_job() -> str | None:
-    """The name by which SLURM knows this job, also after it was requeued; None outside SLURM."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
-
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the id of the W&B run, which a resumed run continues."""
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and logger.version is not None:
                 checkpoint["wandb_id"] = logger.version
+
+
+def slurm_job() -> str | None:
+    """The name by which SLURM knows this job, also after it was requeued; None outside SLURM."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def run_directory(trainer: Trainer) -> Path | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
@@ -44,15 +45,24 @@ def cache_codes(
     digest = hashlib.sha256(f"{key} {tuple(images.shape)} {shape} {dtype}".encode())
     digest.update(images.contiguous().numpy().data)  # their content: splits and transforms need no names
     folder = cache_dir / f"codes-{digest.hexdigest()[:32]}"
-    if _is_whole(folder, shape, dtype):
-        codes = _map(folder, shape, dtype)
-        if torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std())):
-            return codes
-        rank_zero_info(f"{folder} holds other codes than the encoder gives: it is made anew")
-    size = math.prod(shape) * dtype.itemsize / 1e9
     cache_dir.mkdir(parents=True, exist_ok=True)
-    _check_room(size, limit_gb, shutil.disk_usage(cache_dir).free / 1e9, cache_dir)
-    rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
+    # Of several processes, also of other runs and nodes, one encodes and the others wait.
+    with FileLock(f"{folder}.lock"):
+        if _is_whole(folder, shape, dtype):
+            codes = _map(folder, shape, dtype)
+            if torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std())):
+                return codes
+            rank_zero_info(f"{folder} holds other codes than the encoder gives: it is made anew")
+        size = math.prod(shape) * dtype.itemsize / 1e9
+        _check_room(size, limit_gb, shutil.disk_usage(cache_dir).free / 1e9, cache_dir)
+        rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
+        _build(folder, images, encode, shape, dtype)
+    return _map(folder, shape, dtype)
+
+
+def _build(
+    folder: Path, images: Tensor, encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     building.mkdir()
@@ -64,7 +74,6 @@ def cache_codes(
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return _map(folder, shape, dtype)
 
 
 def _is_whole(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm import tqdm
@@ -108,18 +109,10 @@ def cache_images(
     """
     folder = cache_dir / _key(source, names, size)
     if not _is_whole(folder, len(names), size):
-        shutil.rmtree(folder, ignore_errors=True)
-        building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        building.mkdir(parents=True)
-        try:
-            _build(building, source, names, size, on_bad_image, processes or os.cpu_count() or 1)
-            try:
-                building.rename(folder)
-            except OSError:  # another process was faster
-                if not _is_whole(folder, len(names), size):
-                    raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):  # of several processes, also of other runs and nodes, one decodes
+            if not _is_whole(folder, len(names), size):
+                _build(folder, source, names, size, on_bad_image, processes or os.cpu_count() or 1)
     cache = ImageCache(folder, len(names), size)
     if cache.bad and on_bad_image == "error":
         raise ValueError(_bad_image(source, *next(iter(cache.bad.items()))))
@@ -140,16 +133,23 @@ def _is_whole(folder: Path, count: int, size: int) -> bool:
 
 
 def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_image: OnBadImage, processes: int) -> None:
-    work = Work(folder / "images.u8", source, names, size)
-    work.open("w+")
-    bad: dict[str, str] = {}
-    with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
-        for found in _decode_all(work, processes):
-            if found and on_bad_image == "error":
-                raise ValueError(_bad_image(source, *next(iter(found.items()))))
-            bad |= found
-            bar.update(min(CHUNK, len(names) - bar.n))
-    (folder / "done.json").write_text(json.dumps({"bad": bad}))
+    shutil.rmtree(folder, ignore_errors=True)
+    building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    building.mkdir()
+    try:
+        work = Work(building / "images.u8", source, names, size)
+        work.open("w+")
+        bad: dict[str, str] = {}
+        with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
+            for found in _decode_all(work, processes):
+                if found and on_bad_image == "error":
+                    raise ValueError(_bad_image(source, *next(iter(found.items()))))
+                bad |= found
+                bar.update(min(CHUNK, len(names) - bar.n))
+        (building / "done.json").write_text(json.dumps({"bad": bad}))
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 class Work(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -158,7 +159,19 @@ class InMemoryDataModule(LightningDataModule):
     def _loader(self, images: InMemoryImages) -> DataLoader[Batch]:
         # No worker processes: handing a small batch over costs more than making it. Without gradients nothing is kept
         # for the backward pass, so evaluation takes larger batches; only free bits in a loss depend on them.
-        return DataLoader(dataset=images, batch_size=max(self.batch_size, 256), collate_fn=identity)
+        batch_size, sampler = max(self.batch_size, 256), None
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        if processes > 1:
+            if len(images) < processes:
+                raise ValueError(f"{len(images)} images to evaluate are too few for {processes} processes: start fewer")
+            # Lightning's own sampler would repeat images until all processes have as many, and they would count twice.
+            rank = self.trainer.global_rank  # type: ignore[union-attr]
+            sampler = UnrepeatedDistributedSampler(images, num_replicas=processes, rank=rank, shuffle=False)
+            fewest, most = len(images) // processes, -(-len(images) // processes)
+            # As many batches everywhere: DDP broadcasts the buffers in each, and would wait for ever.
+            while -(-fewest // batch_size) != -(-most // batch_size):
+                batch_size += 1
+        return DataLoader(dataset=images, batch_size=batch_size, sampler=sampler, collate_fn=identity)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from .base import Batch, EncoderModule, Split
 from .metrics import classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
+from .noise import fixed_noise
 
 
 class Classifier(EncoderModule):
@@ -64,7 +65,7 @@ class Classifier(EncoderModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
-        return mean_prediction(self._logits(self.read(images)))
+        return mean_prediction(self._logits(self.read(images), images))
 
     def read(self, images: Tensor) -> Tensor:
         """The codes of images `(B, C, H, W)`, or where codes are drawn, mean and log-variance `(B, 2, D)`."""
@@ -79,12 +80,15 @@ class Classifier(EncoderModule):
     def _mean(self, read: Tensor) -> Tensor:
         return read[:, 0] if self.num_samples else read
 
-    def _logits(self, read: Tensor) -> Tensor:
-        """Logits `(S, B, num_classes)` of `S` codes per image."""
+    def _logits(self, read: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Logits `(S, B, num_classes)` of `S` codes per image, drawn anew or by `inputs` as in `fixed_noise`."""
         if not self.num_samples:
             return self._read_class(read).unsqueeze(0)
         mean, log_variance = read.unbind(dim=1)
-        noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+        if inputs is None:
+            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+        else:
+            noise = fixed_noise(inputs, self.num_samples, mean.shape[1])
         codes = mean + (0.5 * log_variance).exp() * noise
         return self._read_class(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
@@ -97,7 +101,7 @@ class Classifier(EncoderModule):
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
         labels, read = batch[1], self.read_batch(batch)
-        each = self._logits(read)
+        each = self._logits(read, None if split == "train" else _inputs(batch))
         logits = mean_prediction(each)
         count = (labels >= 0).sum()
         if split == "train":
@@ -129,8 +133,12 @@ class Classifier(EncoderModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, class probabilities `(B, num_classes)` and labels of a batch."""
         read = self.read_batch(batch)
-        probability = torch.softmax(mean_prediction(self._logits(read)), dim=1)
+        probability = torch.softmax(mean_prediction(self._logits(read, _inputs(batch))), dim=1)
         return {"code": self._mean(read), "probability": probability, "label": batch[1]}
+
+
+def _inputs(batch: Batch) -> Tensor:
+    return batch[2] if len(batch) == 3 else batch[0]
 
 
 def mean_prediction(logits: Tensor) -> Tensor:

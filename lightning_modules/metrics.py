@@ -14,6 +14,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.regression import MeanSquaredError
+from torchmetrics.utilities import dim_zero_cat
 
 
 class MeanLoss(Metric):
@@ -113,7 +114,7 @@ class NormalizedError(Metric):
 
     def compute(self) -> Tensor:
         """The ratio of the two means; NaN for fewer than two images."""
-        targets = torch.cat(list(self.targets))
+        targets = dim_zero_cat(self.targets)  # one tensor already where processes have joined theirs
         count, parts = len(targets), targets.split(500)  # as floats all at once they would take four times the memory
         distances = sum(
             torch.cdist(one.float() / 255, other.float() / 255).double().sum() for one in parts for other in parts

@@ -12,6 +12,7 @@ from .base import Batch, EncoderModule, Split
 from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_standard_normal
 from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
 from .networks.gaussian import GaussianEncoder
+from .noise import fixed_noise
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 
@@ -140,14 +141,15 @@ class VAE(EncoderModule):
         mean, log_variance = self.encode(images)
         total = torch.full_like(mean[:, 0], -math.inf)
         for start in range(0, num_samples, CHUNK):
-            codes = self._draw(mean, log_variance, min(CHUNK, num_samples - start))
+            noise = fixed_noise(images, min(CHUNK, num_samples - start), self.latent_dim, start)
+            codes = self._draw(mean, log_variance, noise)
             weights = self._log_weights(codes, mean, log_variance, self._nll(codes, images))
             total = torch.logaddexp(total, weights.logsumexp(dim=0))
         return total - math.log(num_samples)
 
-    def _draw(self, mean: Tensor, log_variance: Tensor, count: int) -> Tensor:
-        """Draws codes `(count, B, D)` from the posteriors of B images."""
-        return mean + (0.5 * log_variance).exp() * torch.randn(count, *mean.shape, device=mean.device)
+    def _draw(self, mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+        """Draws codes `(S, B, D)` from the posteriors of B images, by standard normal noise of that shape."""
+        return mean + (0.5 * log_variance).exp() * noise
 
     def _log_weights(self, codes: Tensor, mean: Tensor, log_variance: Tensor, nll: Tensor) -> Tensor:
         """Importance weights `log p(x, z) - log q(z | x)` of codes `(S, B, D)`, in nats `(S, B)`."""
@@ -157,7 +159,11 @@ class VAE(EncoderModule):
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
         images, labels, *_ = batch
         mean, log_variance = self.encode(images)
-        codes = self._draw(mean, log_variance, self.num_samples)
+        if split == "train":
+            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+        else:
+            noise = fixed_noise(images, self.num_samples, self.latent_dim)
+        codes = self._draw(mean, log_variance, noise)
         nll = self._nll(codes, images)
         kl = kl_from_standard_normal(mean, log_variance)
         bounds = {"reconstruction": nll.mean(), "kl": kl.sum(dim=1).mean()}

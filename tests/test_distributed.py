@@ -1,6 +1,10 @@
 """Two processes on the CPU give what one gives."""
 
+import hashlib
+import json
 import multiprocessing
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,40 +12,124 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules import MNISTDataModule
 from main import main
-from tests.conftest import QUICK, ROOT, Run
-from tests.test_cli import values
+from tests.conftest import QUICK, ROOT, Digits, Run, write_idx
+from tests.test_cli import rows, values
+
+CODEC = ["--model.encoder=MNISTEncoder", "--model.encoder.latent_dim=10"]
+CODEC += ["--model.decoder=MNISTDecoder", "--model.decoder.latent_dim=10"]
+MODELS = {
+    "Autoencoder": CODEC,
+    "VAE": [
+        *("--model.encoder=MNISTGaussianEncoder", "--model.decoder=MNISTDecoder", "--model.latent_dim=12"),
+        "--model.num_importance_samples=20",
+    ],
+    "Classifier": ["--model.encoder=MNISTGaussianEncoder", "--model.head=MLPHead", "--model.num_samples=3"],
+    "ClassifierReconstructor": [*CODEC, "--model.latent_dim=10", "--model.num_classes=10"],
+    "Inversion": [*CODEC, "--model.encoder_checkpoint=null", "--model.cache_codes=true"],
+}
 
 
-def test_two_processes_make_one_run_and_count_every_image_once(run: Run, tmp_path: Path) -> None:
-    run_dir = tmp_path / "runs/quickstart/version_0"
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", str(tmp_path / "runs")]
+class Same(Callback):
+    """Writes down what each process was given, and how many batches it evaluates."""
 
-    def start(command: str, *flags: str) -> str:
-        process = [sys.executable, str(ROOT / "main.py"), command, *QUICK, *two, *flags]
-        done = subprocess.run(process, capture_output=True, text=True, timeout=120, check=True)
-        return done.stdout
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        digest = hashlib.sha256(repr(data.class_names).encode())
+        for split in (data.train_set, data.val_set, data.test_set):
+            digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+        found: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(found, [digest.hexdigest(), len(data.train_set)])
+        if trainer.is_global_zero:
+            Path(trainer.default_root_dir, "found.json").write_text(json.dumps(found))
 
-    out = start("fit", "--test_after_fit")
-    assert out.count("epoch 1/1  train/loss") == 1  # from rank 0 only
+
+@pytest.fixture(scope="module")
+def odd_root(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
+    """400 training and 129 test digits: an odd number, of which a sampler that pads makes 130."""
+    root, (images, labels) = tmp_path_factory.mktemp("odd"), digits
+    for name, part in (("train", slice(400)), ("t10k", slice(400, 529))):
+        write_idx(root / f"{name}-images-idx3-ubyte", images[part])
+        write_idx(root / f"{name}-labels-idx1-ubyte", labels[part])
+    return root
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_processes_measure_and_predict_what_one_does(
+    model: str, run: Run, odd_root: Path, tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace  # by which every file of a run comes to its place, in forked processes too
+
+    def noted(path: Path, target: Path) -> Path:
+        with (tmp_path / "written").open("a") as file:
+            file.write(f"{target}\n")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    data = ["--data.dataset=mnist", f"--data.root={odd_root}", "--data.num_labels=200", f"--data.cache_dir={tmp_path}"]
+    flags = [*QUICK, f"--model={model}", *MODELS[model], *data, "--data.val_size=65", "--data.batch_size=32"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp_fork"]
+    runs = run("fit", *flags, *two, "--test_after_fit", f"--trainer.callbacks+={__name__}.Same")
+    run_dir = runs / "quickstart/version_0"
+    pictures = [line for line in (tmp_path / "written").read_text().split() if line.endswith(".png")]
+    assert sorted(pictures) == sorted(map(str, run_dir.glob("images/**/*.png")))  # each from one process alone
+    first, second = json.loads((runs / "found.json").read_text())
+    assert first == second
+    assert first[1] == 200
+    flags += ["--ckpt_path", "last"]
+    run("predict", *flags, *two)
+    distributed = np.load(run_dir / "predictions.npz")
+    for command in ("validate", "test", "predict"):
+        run(command, *flags)
+    single = np.load(run_dir / "predictions.npz")
+    assert distributed["label"].tolist() == digits[1][400:529].tolist()  # all of them, in the data's order
+    assert set(single) == set(distributed)
+    for key in single:
+        assert np.allclose(single[key], distributed[key], atol=1e-5)
+    names = {key for row in rows(run_dir) for key, value in row.items() if value and key.startswith(("val/", "test/"))}
+    assert {"val/loss", "test/loss"} < names
+    for name in names:
+        several, one = values(run_dir, name)
+        assert several == pytest.approx(one, rel=1e-5), name
     assert {path.name for path in run_dir.parent.iterdir()} == {"version_0"}
-    assert len(list(run_dir.glob("images/**/*.png"))) == 3
-    start("predict", "--ckpt_path", "last")
-    predictions = np.load(run_dir / "predictions.npz")
-    data = MNISTDataModule()
-    data.setup("predict")
-    assert predictions["label"].tolist() == data.test_set.labels.tolist()  # all of them, in the data's order
-    run("test", *QUICK, "--ckpt_path", "last")
+
+
+def test_started_processes_make_one_run_on_one_machine_and_on_two(run: Run, odd_root: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs/quickstart/version_0"
+    overlays = [str(ROOT / f"configs/{name}.yaml") for name in ("trainer/ddp", "trainer/cpu", "logger/wandb")]
+    data = ["--data.dataset=mnist", f"--data.root={odd_root}"]
+    flags = [*QUICK, *(f"--config={path}" for path in overlays), *data]
+    flags += [f"--trainer.default_root_dir={tmp_path / 'runs'}", "--trainer.callbacks=null"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment = kept | {"WANDB_MODE": "offline", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+
+    def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, **pipes, text=True, env=environment | variables)  # type: ignore[call-overload]
+
+    fit = start([sys.executable, str(ROOT / "main.py"), "fit", *flags, "--trainer.devices=2"])
+    out = fit.communicate(timeout=600)[0]
+    assert fit.returncode == 0, out
+    assert out.count("epoch 1/1  train/loss") == 1  # from rank 0 only
+    assert out.count("batch of 32 x 2 processes x 1 accumulated = 64 images") == 1
+    assert {path.name for path in run_dir.parent.iterdir()} == {"version_0"}
+    assert len(list(run_dir.glob("wandb/offline-run-*"))) == 1
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = ["bash", str(ROOT / "cluster/torchrun.sh"), "test", *flags, "--trainer.logger=null", "--ckpt_path=last"]
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    nodes = [start(script, NNODES="2", NODE_RANK=str(i), NPROC="1", MASTER_PORT=port, PATH=path) for i in range(2)]
+    for node in nodes:
+        out = node.communicate(timeout=600)[0]
+        assert node.returncode == 0, out
+    run("test", *QUICK, *data, "--ckpt_path", "last")
     for metric in ("mse", "psnr", "ssim"):
-        distributed, single = values(run_dir, f"test/{metric}")
-        assert distributed == pytest.approx(single, rel=1e-5)
-    images = data.test_set.images.numpy() / 255
-    assert values(run_dir, "test/mse")[0] == pytest.approx(
-        ((predictions["reconstruction"] - images) ** 2).mean(), rel=1e-4
-    )
+        two, one = values(run_dir, f"test/{metric}")
+        assert two == pytest.approx(one, rel=1e-5)
 
 
 class OneBadImage(Callback):

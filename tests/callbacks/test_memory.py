@@ -18,6 +18,7 @@ def test_the_full_size_takes_sixteen_bytes_a_parameter_and_a_frozen_part_four() 
     with torch.device("meta"):
         model = nn.ModuleList([FaceEncoder(), FaceDecoder()])
     assert training_memory(model) == 16 * 370_234_629
+    assert training_memory(model, shards=4) == 7 * 370_234_629
     model[1].requires_grad_(False)
     assert training_memory(model) == 16 * 84_320_258 + 4 * 285_914_371
     assert training_memory(nn.Linear(9, 1, dtype=torch.bfloat16)) == 4 * 2 * 10

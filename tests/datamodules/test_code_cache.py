@@ -1,3 +1,5 @@
+import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +36,28 @@ def test_images_are_encoded_once(tmp_path: Path, dtype: torch.dtype) -> None:
     assert codes.equal(first(IMAGES))
     assert cache_codes(IMAGES, second, "key", tmp_path, 1.0).equal(codes)
     assert second.seen < 20  # a few are always encoded, to see whether the cache is right
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*/"))) == 1
+
+
+def test_processes_that_start_together_encode_once(tmp_path: Path) -> None:
+    def encode(images: Tensor) -> Tensor:
+        with (tmp_path / "seen").open("a") as file:
+            file.write(f"{len(images)}\n")
+        time.sleep(0.02)
+        return images.flatten(1).float()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        assert cache_codes(IMAGES, encode, "key", tmp_path / "cache", 1.0).equal(IMAGES.flatten(1).float())
+
+    processes = [multiprocessing.get_context("fork").Process(target=work) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    sizes = [int(size) for size in (tmp_path / "seen").read_text().split()]
+    assert sum(size for size in sizes if size in (64, 22)) == len(IMAGES)  # the others are samples of nine
 
 
 def test_other_images_or_another_encoder_have_a_cache_of_their_own(tmp_path: Path) -> None:
@@ -72,9 +95,9 @@ def test_a_killed_build_is_not_believed(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         cache_codes(IMAGES, Killed(), "key", tmp_path, 1.0)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*/")) == []
     cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = tmp_path.glob("*/")
     with (folder / "codes").open("r+b") as file:
         file.truncate(1000)
     assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
@@ -83,7 +106,7 @@ def test_a_killed_build_is_not_believed(tmp_path: Path) -> None:
 def test_too_large_a_cache_is_refused_before_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"would take 0\.00 GB on disk, more than data\.code_cache_limit_gb=1e-06"):
         cache_codes(IMAGES, Counting(), "key", tmp_path, 1e-6)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*/")) == []
 
 
 def test_training_on_cached_codes_is_the_training_on_images(tmp_path: Path) -> None:
@@ -118,7 +141,7 @@ def test_what_cannot_be_cached_is_said(run: Run, fails: Fails, tmp_path: Path) -
     flags += ["--model.freeze_encoder=true", f"--data.cache_dir={tmp_path / 'cache'}"]
     assert "set data.augmentations to null" in fails("fit", *flags, "--data.augmentations+=PerImageAffine")
     run("fit", *flags)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*/"))) == 2
 
 
 def test_predictions_name_the_files_in_the_order_of_the_data(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from datamodules import MNISTDataModule
 from lightning_modules import Classifier, MLPHead, MNISTEncoder, MNISTGaussianEncoder
+from lightning_modules.noise import fixed_noise
 from tests.lightning_modules.test_base import trainer
 
 
@@ -78,12 +79,13 @@ def test_codes_are_drawn_and_their_probabilities_averaged_in_evaluation() -> Non
     torch.manual_seed(3)
     loss = model.training_step((images, labels), 0).item()
     assert loss == pytest.approx(np.mean([F.cross_entropy(each, labels).item() for each in logits]), rel=1e-5)
-    torch.manual_seed(3)
+    logits = model.head(posterior.mean + posterior.stddev * fixed_noise(images, 6, 5))
     outputs = model.validation_step((images, labels), 0)
     mean = logits.softmax(dim=-1).mean(dim=0)
     assert torch.allclose(outputs["logits"].softmax(dim=-1), mean, atol=1e-6)
     assert outputs["loss"].item() == pytest.approx(F.nll_loss(mean.log(), labels).item(), rel=1e-5)
     assert outputs["code"].equal(posterior.mean)
+    assert torch.allclose(model.predict_step((images[1:], labels[1:]), 0)["probability"], mean[1:], atol=1e-6)
     with pytest.raises(ValueError, match="num_samples=3 needs a GaussianEncoder to draw from, not MNISTEncoder"):
         Classifier(MNISTEncoder(), MLPHead(), num_samples=3)
 

@@ -1,0 +1,40 @@
+"""Noise for evaluation: random numbers that depend on an image alone."""
+
+import math
+
+import torch
+from torch import Tensor
+
+# The step and the multipliers of splitmix64 (Steele, Lea and Flood 2014), as signed integers.
+_STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
+
+
+def fixed_noise(inputs: Tensor, count: int, length: int, start: int = 0) -> Tensor:
+    """Draws standard normal numbers by a hash of each image, so that its bound is the same in any batch and process.
+
+    Numbers from a generator would change with the size of the batches, and with the processes that share a split.
+
+    Args:
+        inputs: Images, or what stands for them, `(B, ...)`; those that agree in some 4,000 places get equal noise.
+        count: Draws per image.
+        length: Numbers per draw.
+        start: Index of the first draw, where earlier ones were asked for before.
+
+    Returns:
+        Noise `(count, B, length)`.
+    """
+    some = inputs.detach().flatten(1)
+    bits = some[:, :: max(1, some.shape[1] // 4096)].float().contiguous().view(torch.int32).long()
+    places = torch.arange(bits.shape[1], device=bits.device)
+    key = _mix((bits * _mix(places * _STEP + _STEP)).sum(dim=1) + _STEP)  # integers of 64 bits that wrap around
+    counter = torch.arange(start * length, (start + count) * length, device=bits.device)
+    numbers = _mix(key[:, None] + counter * _STEP)
+    uniform = (((numbers >> 40) & (2**24 - 1)).float() + 0.5) / 2**24
+    normal = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+    return normal.view(len(inputs), count, length).transpose(0, 1)
+
+
+def _mix(value: Tensor) -> Tensor:
+    value = (value ^ ((value >> 30) & (2**34 - 1))) * _FIRST
+    value = (value ^ ((value >> 27) & (2**37 - 1))) * _SECOND
+    return value ^ ((value >> 31) & (2**33 - 1))

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from callbacks.scale import check_slurm
+from tests.conftest import QUICK, Fails, Run
+
+
+def test_a_fit_says_what_a_step_takes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run("fit", *QUICK, "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=2", "--model.encoder_lr=0.001")
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("a step: ")]
+    assert "batch of 32 x 1 processes x 3 accumulated = 96 images" in line
+    assert "learning rate 0.008, 0.001 (OneCycle)" in line
+    assert "2 steps in 2 epochs" in line
+
+
+def slurm(monkeypatch: pytest.MonkeyPatch, **variables: int | str) -> None:
+    for name, value in ({"JOB_NAME": "train", "JOB_ID": "7", "NODEID": 0, "LOCALID": 0} | variables).items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
+def test_fewer_processes_than_devices_are_refused(
+    fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm(monkeypatch, NTASKS=1, PROCID=0)
+    line = fails("fit", *QUICK, "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert "1 processes were started for trainer.devices x trainer.num_nodes = 2 x 1" in line
+    assert "--ntasks-per-node=2" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_that_would_wait_for_others_says_so_before(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(monkeypatch, NTASKS=2)
+    assert "SLURM_NTASKS=2, and this process was not started by srun" in fails(
+        "fit", *QUICK, "--trainer.devices=2", "--trainer.strategy=ddp"
+    )
+    slurm(monkeypatch, NTASKS=2, PROCID=0)  # as in the script of a batch job
+    with pytest.warns(UserWarning, match="may wait for the 1 others for ever; start it by srun"):
+        check_slurm()
+    slurm(monkeypatch, JOB_NAME="interactive")
+    check_slurm()

@@ -18,6 +18,7 @@ commands:
   predict     write codes and outputs of a checkpoint to predictions.npz
   layers      list the layers of a torchvision network and the shapes of their features
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
+  report      tables, curves and pictures of finished runs: report.md, results.csv and one page, index.html
 
 examples:
   preimage fit --config configs/quickstart.yaml
@@ -25,6 +26,7 @@ examples:
   preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   preimage layers --network alexnet --image_size 224
   preimage atlas --network alexnet --layers conv1 conv2 conv5 fc6 fc8
+  preimage report runs/mnist --out report
 
 options:
   COMMAND --help           every option of a command
@@ -55,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
-        if own[0] in ("atlas", "layers"):
+        if own[0] in ("atlas", "layers", "report"):
             importlib.import_module(own[0]).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.

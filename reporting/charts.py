@@ -154,10 +154,9 @@ def few_label_chart(groups: Sequence[Group], colours: dict[str, int]) -> Chart |
     lines = []
     for group in groups:
         keys = {key for run in group.runs for key in run.values if key.startswith("reading/few_labels/")}
-        counts = sorted(
-            float(key.split("/")[2]) for key in keys if key.endswith("/accuracy") and key.split("/")[2].isdigit()
-        )
-        samples = {count: group.samples(f"reading/few_labels/{count}/accuracy") for count in counts}
+        counts = {key.split("/")[2] for key in keys if key.endswith("/accuracy")}
+        known = [count for count in counts if count.isdigit() and int(count) > 0]
+        samples = {float(count): group.samples(f"reading/few_labels/{count}/accuracy") for count in known}
         if samples:
             lines.append(_banded(group.label, colours[group.name], samples))
     return Chart(f"Few labels on {groups[0].data}", "labels", "accuracy, %", lines, x_log=True) if lines else None

@@ -30,7 +30,7 @@ def data_uri(image: Image.Image, width: int) -> str:
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.save(file, "webp", quality=75, method=6)
+    image.save(file, "webp", quality=75)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

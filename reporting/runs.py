@@ -249,7 +249,7 @@ def _data_name(run: Run) -> str:
 
 def _leaves(tree: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(tree, dict):
-        return {prefix: str(tree)}
+        return {prefix: tree if isinstance(tree, str) else json.dumps(tree, sort_keys=True, default=str)}
     return {key: leaf for name, value in tree.items() for key, leaf in _leaves(value, f"{prefix}.{name}").items()}
 
 

@@ -9,8 +9,8 @@ from html import escape
 from .runs import Group, Run, Table, mean_and_deviation
 from .tables import as_number
 
-WIDTH, HEIGHT = 440, 290
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
+WIDTH, HEIGHT = 370, 255
+LEFT, RIGHT, TOP, BOTTOM = 70, 24, 12, 44
 METRICS = {"mse": "MSE", "psnr": "PSNR, dB", "ssim": "SSIM", "accuracy": "accuracy, %"}
 COLOURS = 10
 MOST_POINTS = 200
@@ -101,7 +101,7 @@ class Chart:
         if self.x_log:
             kept = [values[0]]
             for value in values[1:]:
-                if value / kept[-1] > 1.6:
+                if value / kept[-1] > 2.2:
                     kept.append(value)
             return kept, (values[0] / 1.15, values[-1] * 1.15)
         end = values[-1] if values[-1] > values[0] else values[0] + 1
@@ -135,7 +135,7 @@ def curve_charts(groups: Sequence[Group], colours: dict[str, int]) -> list[Chart
                 for metric in ("loss", *METRICS):
                     points = _curve(run, f"{split}/{metric}")
                     if points:
-                        line = Line(group.label, colours[group.name], points, dashed=split == "train")
+                        line = Line(group.short_label, colours[group.name], points, dashed=split == "train")
                         charts[metric, group.model if metric == "loss" else ""].append(line)
     order = sorted(charts, key=lambda key: (["loss", *METRICS].index(key[0]), key[1]))
     return [
@@ -158,7 +158,7 @@ def few_label_chart(groups: Sequence[Group], colours: dict[str, int]) -> Chart |
         known = [count for count in counts if count.isdigit() and int(count) > 0]
         samples = {float(count): group.samples(f"reading/few_labels/{count}/accuracy") for count in known}
         if samples:
-            lines.append(_banded(group.label, colours[group.name], samples))
+            lines.append(_banded(group.short_label, colours[group.name], samples))
     return Chart(f"Few labels on {groups[0].data}", "labels", "accuracy, %", lines, x_log=True) if lines else None
 
 

@@ -105,7 +105,7 @@ def _results(groups: Sequence[Group], columns: Sequence[Column], colours: dict[s
     best = best_cells(groups, columns)
     body = []
     for group in groups:
-        name = f'<span class="key c{colours[group.name]}"></span>{escape(group.label)}'
+        name = f'<span class="named"><span class="key c{colours[group.name]}"></span>{escape(group.short_label)}</span>'
         cells = [f'<th scope="row" data-value="{escape(group.label)}">{name}</th>']
         if several:
             cells.append(f'<td class="text" data-value="{escape(group.data)}">{escape(group.data)}</td>')
@@ -180,7 +180,7 @@ def _comparison(comparison: Comparison) -> str:
     for group, strip in comparison.rows:
         values = group.samples("reconstruction/psnr")
         psnr = f"{number('psnr', mean_and_deviation(values)[0])} dB" if values else ""
-        rows.append((group.label, psnr, strip, f"The same images rebuilt by {group.label}"))
+        rows.append((group.short_label, psnr, strip, f"The same images rebuilt by {group.short_label}"))
     text = ""
     for place, (name, small, strip, alt) in enumerate(rows):
         detail = f"<small>{escape(small)}</small>" if small else ""
@@ -214,7 +214,7 @@ def _gallery(groups: Sequence[Group], kind: str, colours: dict[str, int]) -> str
         image = load(group.picture(kind))
         if image is None:
             continue
-        caption = f"{group.label}, {group.data}" if several and group.data not in group.label else group.label
+        caption = f"{group.short_label}, {group.data}" if several else group.label
         key = f'<span class="key c{colours[group.name]}"></span>'
         alt = f"{_TITLES.get(kind, kind)} of {caption}"
         figures.append(

@@ -78,7 +78,7 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
 def drawn(comparison: Comparison) -> Image.Image:
     """Draws a comparison as one picture with the models' names at the left, for where there is no page around it."""
     font = ImageFont.load_default(size=16)
-    names = ["test image", *(group.label for group, _ in comparison.rows)]
+    names = ["test image", *(group.short_label for group, _ in comparison.rows)]
     strips = [comparison.originals, *(strip for _, strip in comparison.rows)]
     left = 20 + int(max(font.getlength(name) for name in names))
     height = comparison.originals.height + 4

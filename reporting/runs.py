@@ -84,6 +84,11 @@ class Group:
     runs: list[Run]
     label: str = ""
 
+    @property
+    def short_label(self) -> str:
+        """The label for where the data set is told anyway."""
+        return self.name if self.label == _on_data(self) else self.label
+
     def samples(self, key: str) -> list[float]:
         """The values of a figure, of those runs that have it."""
         return [run.values[key] for run in self.runs if key in run.values]
@@ -253,12 +258,16 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, str]:
     return {key: leaf for name, value in tree.items() for key, leaf in _leaves(value, f"{prefix}.{name}").items()}
 
 
+def _on_data(group: Group) -> str:
+    return f"{group.name} ({group.data})"
+
+
 def _labels(name: str, groups: Sequence[Group]) -> list[str]:
     """The name, and for groups that share it what tells them apart: the data set, else the settings that differ."""
     if len(groups) == 1:
         return [name]
     if len({group.data for group in groups}) == len(groups):
-        return [f"{name} ({group.data})" for group in groups]
+        return [_on_data(group) for group in groups]
     leaves = [_leaves(_comparable(group.runs[0].config)) for group in groups]
     keys = sorted({key for part in leaves for key in part}, key=lambda key: (not key.startswith(".data"), key))
     differing = [key for key in keys if len({part.get(key) for part in leaves}) > 1]

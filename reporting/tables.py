@@ -165,7 +165,7 @@ def markdown_results(groups: Sequence[Group], columns: Sequence[Column]) -> str:
     for section in _SECTIONS:
         chosen = [column for column in columns if column.section == section]
         rows = [
-            [group.label, *([group.data] if several else []), str(len(group.runs)), *cells]
+            [group.short_label, *([group.data] if several else []), str(len(group.runs)), *cells]
             for group in groups
             if any(cells := [cell(group, column) for column in chosen])
         ]

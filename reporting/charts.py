@@ -101,7 +101,7 @@ class Chart:
         if self.x_log:
             kept = [values[0]]
             for value in values[1:]:
-                if value / kept[-1] > 2.2:
+                if value / kept[-1] > 1.9:
                     kept.append(value)
             return kept, (values[0] / 1.15, values[-1] * 1.15)
         end = values[-1] if values[-1] > values[0] else values[0] + 1

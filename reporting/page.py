@@ -105,7 +105,8 @@ def _results(groups: Sequence[Group], columns: Sequence[Column], colours: dict[s
     best = best_cells(groups, columns)
     body = []
     for group in groups:
-        name = f'<span class="named"><span class="key c{colours[group.name]}"></span>{escape(group.short_label)}</span>'
+        text = escape(group.short_label).replace("_", "_<wbr>")
+        name = f'<span class="named"><span class="key c{colours[group.name]}"></span><span>{text}</span></span>'
         cells = [f'<th scope="row" data-value="{escape(group.label)}">{name}</th>']
         if several:
             cells.append(f'<td class="text" data-value="{escape(group.data)}">{escape(group.data)}</td>')

@@ -19,7 +19,7 @@ from tests.conftest import QUICK, ROOT, Fails
 
 CHROMIUM = shutil.which("chromium")
 READERS = {"linear": 0.8, "knn": 0.85, "mlp": 0.9}
-VOID = {"meta", "link", "img"}
+VOID = {"meta", "link", "img", "wbr"}
 
 
 def evaluation(seed: int, extractor: str | None = None) -> dict[str, Any]:

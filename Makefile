@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench suite suite-small clean
 
 quickstart: .venv/installed
 	$(BIN)/preimage fit --config configs/quickstart.yaml --test_after_fit
@@ -16,6 +16,12 @@ lint: .venv/installed-dev
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/throughput.py
+
+suite: .venv/installed
+	bash benchmarks/suite.sh
+
+suite-small: .venv/installed
+	bash benchmarks/suite.sh small
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -19,6 +19,7 @@ commands:
   layers      list the layers of a torchvision network and the shapes of their features
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
   sweep       run the points of a W&B sweep file without a server, some at a time or one per SLURM array index
+  report      tables, curves and pictures of finished runs: report.md, results.csv and one page, index.html
 
 examples:
   preimage fit --config configs/quickstart.yaml
@@ -27,6 +28,7 @@ examples:
   preimage layers --network alexnet --image_size 224
   preimage atlas --network alexnet --layers conv1 conv2 conv5 fc6 fc8
   preimage sweep configs/sweep/vae_beta.yaml --jobs 2
+  preimage report runs/mnist --out report
 
 options:
   COMMAND --help           every option of a command
@@ -57,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
-        if own[0] in ("atlas", "layers", "sweep"):
+        if own[0] in ("atlas", "layers", "sweep", "report"):
             importlib.import_module(own[0]).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.

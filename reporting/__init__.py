@@ -1,0 +1,1 @@
+"""Reads finished runs and writes them up: tables, charts, pictures and one page."""

@@ -1,0 +1,322 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from main import main
+from report import write_report
+from reporting.runs import read_run
+from tests.conftest import QUICK, ROOT, Fails
+
+CHROMIUM = shutil.which("chromium")
+READERS = {"linear": 0.8, "knn": 0.85, "mlp": 0.9}
+VOID = {"meta", "link", "img", "wbr"}
+
+
+def evaluation(seed: int, extractor: str | None = None) -> dict[str, Any]:
+    reading: dict[str, Any] = {name: {"accuracy": value + seed / 100, "f1": value} for name, value in READERS.items()}
+    reading["few_labels"] = {"10": {"accuracy": 0.4}, "100": {"accuracy": 0.6 + seed / 10}, "1000": {"accuracy": 0.7}}
+    return {
+        "version": 1,
+        "reconstruction": {"mse": 0.02, "psnr": 17.0 + seed, "ssim": 0.5, "normalized_error": 0.3},
+        "generation": extractor and {"fid": 10.0 + seed, "kid": 0.01, "images": 100, "extractor": extractor},
+        "reading": reading,
+        "active_units": 12,
+        "parameters": 63421,
+        "trainable_parameters": 63421,
+        "training_minutes": None,
+        "images_per_second": 1000.0,
+        "peak_memory_gb": 0.5,
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of an autoencoder and one of a classifier on digits, trained for a moment and evaluated by hand."""
+    runs = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["preimage"])
+        here = ["--trainer.default_root_dir", str(runs), "--test_after_fit"]
+        for seed in ("0", "1"):
+            main(["fit", *QUICK, *here, "--seed_everything", seed, "--data.label_seed", seed])
+        digits = [
+            "--data.dataset=digits5k",
+            "--data.val_size=64",
+            "--trainer.max_epochs=1",
+            "--trainer.accelerator=cpu",
+        ]
+        digits += ["--trainer.limit_train_batches=3", "--trainer.enable_model_summary=false"]
+        main(["fit", "--config", str(ROOT / "configs/mnist/classifier.yaml"), *digits, *here])
+    for place, path in enumerate(sorted(runs.glob("quickstart/version_*"))):
+        (path / "evaluation.json").write_text(json.dumps(evaluation(place, "inception")))
+    other = evaluation(0, "mnist_classifier") | {"reconstruction": None}
+    (runs / "classifier/version_0/evaluation.json").write_text(json.dumps(other))
+    return runs
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def results(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "results.csv").open() as file:
+        return {row["label"]: row for row in csv.DictReader(file)}
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order, and collects what the tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def all(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for name, attributes in self.elements if name == tag)
+
+
+def test_seeds_of_a_config_are_one_row_with_mean_and_deviation(trained: Path, tmp_path: Path) -> None:
+    write_report([trained], tmp_path, "Title")
+    rows = results(tmp_path)
+    assert set(rows) == {"quickstart", "classifier"}
+    row = rows["quickstart"]
+    assert (row["runs"], row["seeds"], row["model"], row["data"]) == ("2", "0 1", "Autoencoder", "digits5k")
+    assert float(row["reconstruction/psnr"]) == 17.5
+    assert float(row["reconstruction/psnr/sd"]) == pytest.approx(np.std([17, 18], ddof=1))
+    accuracies = [0.8, 0.81]
+    assert float(row["reading/linear/accuracy"]) == pytest.approx(np.mean(accuracies))
+    assert float(row["reading/linear/accuracy/sd"]) == pytest.approx(np.std(accuracies, ddof=1))
+    assert rows["classifier"]["reconstruction/psnr"] == ""
+    with (trained / "classifier/version_0/metrics.csv").open() as file:
+        tested = [line["test/accuracy"] for line in csv.DictReader(file) if line["test/accuracy"]]
+    assert rows["classifier"]["test/accuracy"] == tested[-1]
+    report = (tmp_path / "report.md").read_text()
+    assert "| quickstart | 2 | 0.0200 ± 0.0000 | 17.50 ± 0.71 | 0.500 ± 0.000 | 0.300 ± 0.000 |" in report
+    assert "| quickstart | 2 | 80.50 ± 0.71 |" in report
+
+
+def test_extractors_are_never_mixed_in_a_column(trained: Path, tmp_path: Path) -> None:
+    write_report([trained], tmp_path, "Title")
+    rows = results(tmp_path)
+    assert float(rows["quickstart"]["generation/fid/inception"]) == 10.5
+    assert rows["quickstart"]["generation/fid/mnist_classifier"] == ""
+    report = (tmp_path / "report.md").read_text()
+    assert (
+        "| model | seeds | FID (inception) | FID (mnist_classifier) | KID (inception) | KID (mnist_classifier) |"
+        in report
+    )
+    assert "| quickstart | 2 | 10.5 ± 0.7 |  | 0.0100 ± 0.0000 |  |" in report
+
+
+def test_the_test_of_a_run_stands_in_for_its_evaluation(runs: Path, tmp_path: Path) -> None:
+    for path in runs.rglob("evaluation.json"):
+        path.unlink()
+    write_report([runs], tmp_path / "out", "Title")
+    row = results(tmp_path / "out")["quickstart"]
+    psnrs = []
+    for path in sorted(runs.glob("quickstart/*/metrics.csv")):
+        with path.open() as file:
+            psnrs += [float(line["test/psnr"]) for line in csv.DictReader(file) if line["test/psnr"]]
+    assert float(row["reconstruction/psnr"]) == pytest.approx(np.mean(psnrs))
+    assert float(row["reconstruction/psnr/sd"]) == pytest.approx(np.std(psnrs, ddof=1))
+    assert "FID" not in (tmp_path / "out/report.md").read_text()  # a column is there only where a run has a value
+
+
+def test_a_setting_that_differs_makes_two_rows(runs: Path, tmp_path: Path) -> None:
+    path = runs / "quickstart/version_1/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"]["init_args"]["batch_size"] = 16
+    path.write_text(yaml.safe_dump(config))
+    write_report([runs], tmp_path / "out", "Title")
+    assert set(results(tmp_path / "out")) == {"quickstart (batch_size 32)", "quickstart (batch_size 16)", "classifier"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "epoch,step\nx,1\n", "\udcff"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "evaluation.json", "classes.json"])
+def test_a_damaged_file_is_named(runs: Path, name: str, content: str) -> None:
+    path = runs / "quickstart/version_1"
+    (path / name).write_bytes(content.encode(errors="surrogateescape"))
+    run = read_run(path)
+    assert f"{name} cannot be read" in run.missing
+    assert all(isinstance(value, float) for value in run.values.values())
+    assert run.epochs == (name != "metrics.csv")
+
+
+def test_damaged_files_stop_nothing(runs: Path, tmp_path: Path) -> None:
+    (runs / "quickstart/version_1/config.yaml").write_text("model: [")
+    (runs / "quickstart/version_0/metrics.csv").write_text("epoch,step\nx,1\n")
+    (runs / "quickstart/version_0/evaluation.json").write_text('{"reconstruction": [1], "reading": {"knn": 3}}')
+    for path in runs.rglob("test.png"):
+        path.write_bytes(path.read_bytes()[:100])
+    write_report([runs], tmp_path / "out", "Title")
+    assert "version_1: config.yaml cannot be read" in (tmp_path / "out/report.md").read_text()
+    assert results(tmp_path / "out")["quickstart"]["runs"] == "1"
+    assert Page((tmp_path / "out/index.html").read_text()).stack == []
+
+
+def test_a_run_without_pictures_or_evaluation_is_listed(runs: Path, tmp_path: Path) -> None:
+    path = runs / "quickstart/version_1"
+    shutil.rmtree(path / "images")
+    (path / "evaluation.json").unlink()
+    (path / "metrics.csv").unlink()
+    write_report([runs], tmp_path / "out", "Title")
+    report = (tmp_path / "out/report.md").read_text()
+    assert "quickstart/version_1: no metrics.csv, no evaluation.json" in report
+    assert "| quickstart | 2 | 80.00 (1 of 2) |" in report
+
+
+def test_no_run_is_one_line_of_error(fails: Fails, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.conftest.main", lambda args: main(args[:-2]))  # `report` has no default_root_dir
+        assert "there is no run in" in fails("report", tmp_path)
+        assert "there is no folder" in fails("report", tmp_path / "nowhere")
+
+
+def test_the_page_is_whole_alone_and_described(trained: Path, tmp_path: Path) -> None:
+    write_report([trained], tmp_path, "Title")
+    text = (tmp_path / "index.html").read_text()
+    page = Page(text)
+    assert page.stack == []
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "data", "action", "srcset"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#")), (tag, name)
+    assert not re.search(r"@import|url\(|https?://", text)
+    images = list(page.all("img"))
+    assert len(images) == 2 + 2 + 1  # original and reconstruction, two maps, a confusion matrix
+    assert all(image["alt"] for image in images)
+    assert all(chart["aria-label"] for chart in page.all("svg") if chart.get("role") == "img")
+    ids = {attributes["id"] for _, attributes in page.elements if attributes.get("id")}
+    assert {str(link["href"])[1:] for link in page.all("a")} <= ids
+    assert len(text) < 500_000
+    assert "<h2 id=" in text
+    assert 'aria-sort="none"' in text
+
+
+def test_names_from_runs_are_text_and_never_markup(runs: Path, tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script> | `a`'
+    for path in runs.glob("quickstart/*/config.yaml"):
+        config = yaml.safe_load(path.read_text())
+        config["name"] = config["data"]["init_args"]["dataset"] = evil
+        config["seed_everything"] = evil
+        path.write_text(yaml.safe_dump(config))
+        written = evaluation(0, evil)
+        written["reading"][evil] = {"accuracy": 0.5}
+        (path.parent / "evaluation.json").write_text(json.dumps(written))
+    (runs / "sweep.csv").write_text(f'"{evil.replace(chr(34), chr(34) * 2)}",value\n<script>,1\n')
+    write_report([runs], tmp_path / "out", evil)
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert page.stack == []
+    assert len(list(page.all("script"))) == 1
+    report = (tmp_path / "out/report.md").read_text()
+    assert "<script" not in report
+    assert '&lt;script&gt;alert("x")&lt;/script&gt; \\| \\`a\\`' in report
+    assert "<script" not in "".join(path.read_text() for path in (tmp_path / "out/images").glob("*.svg"))
+
+
+def test_the_readme_is_written_between_its_markers_only(trained: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    before = b"# A\r\n\nquotes `<!-- report:begin -->`\n<!-- report:begin -->\n"
+    after = b"<!-- report:end -->\n\xc3\xa4 the rest\r\n"
+    readme.write_bytes(before + b"old\n" + after)
+    write_report([trained], tmp_path / "out", "Title", readme)
+    first = readme.read_bytes()
+    assert first.startswith(before)
+    assert first.endswith(after)
+    assert b"old" not in first
+    assert b"| quickstart | 2 | 0.0200" in first
+    for picture in re.findall(r"\]\((.*?)\)", first.decode()):
+        assert (tmp_path / picture).is_file()
+    write_report([trained], tmp_path / "out", "Title", readme)
+    assert readme.read_bytes() == first
+
+
+@pytest.mark.parametrize("text", ["", "<!-- report:begin -->\n", "<!-- report:end -->\n<!-- report:begin -->\n"])
+def test_a_readme_without_markers_is_an_error_before_anything_is_written(
+    trained: Path, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ValueError, match="has no markers"):
+        write_report([trained], tmp_path / "out", "Title", tmp_path / "README.md")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_label_efficiency_and_sweeps_are_shown(runs: Path, tmp_path: Path) -> None:
+    rows = ["dataset,labels,method,seed,accuracy", "mnist,10,scratch,0,0.5", "mnist,10,scratch,1,0.7"]
+    rows += ["mnist,100,scratch,0,0.9", "mnist,100,published,,0.95"]
+    (runs / "label_efficiency.csv").write_text("\n".join(rows))
+    (runs / "sweep.csv").write_text("beta,psnr\n1,18.123456\n")
+    write_report([runs], tmp_path / "out", "Title")
+    page = (tmp_path / "out/index.html").read_text()
+    assert "Label efficiency on mnist" in page
+    assert "published" in (tmp_path / "out/images/few_labels_0.svg").read_text()
+    assert "| beta | psnr |\n| --- | --- |\n| 1 | 18.12 |" in (tmp_path / "out/report.md").read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the path")
+def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path) -> None:
+    write_report([trained], tmp_path, "Title")
+    check = """<script>
+    const table = document.querySelector("table.sortable"), said = [];
+    const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].innerText.trim()).join();
+    const button = [...table.querySelectorAll("th button")].find(each => each.innerText.startsWith("PSNR"));
+    const heading = button.closest("th");
+    const sorted = () => heading.getAttribute("aria-sort") + ":" + names();
+    for (let click = 0; click < 2; click++) { button.click(); said.push(sorted()); }
+    const seeds = [...table.querySelectorAll("th button")].find(each => each.innerText.startsWith("seeds"));
+    seeds.focus(); seeds.click();
+    said.push(document.activeElement === seeds, sorted());
+    const box = document.querySelector(".scroll");
+    said.push(`boxes scroll ${box.scrollWidth > box.clientWidth}`);
+    const frame = document.documentElement;
+    said.push(`width ${innerWidth} beyond ${frame.scrollWidth - frame.clientWidth}`);
+    parent.postMessage(said.join(";"), "*");
+    </script></body>"""
+    page = (tmp_path / "index.html").read_text().replace("</body>", check)
+    (tmp_path / "page.html").write_text(page)
+    # A window is 500 pixels wide at least; a frame is as narrow as a phone.
+    frame = '<iframe src="page.html" width="375" height="700" style="border: 0"></iframe><script>'
+    frame += 'addEventListener("message", (event) => { document.title = event.data; });</script>'
+    (tmp_path / "frame.html").write_text(frame)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=5000",
+    ]
+    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run([*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search("<title>(.*?)</title>", done.stdout)
+    assert found is not None, done.stderr[-2000:]
+    up, down, focus, other, scroll, width = found[1].split(";")
+    assert up == "ascending:quickstart,classifier"  # an empty cell is last either way
+    assert down == "descending:quickstart,classifier"
+    assert focus == "true"
+    assert other == "none:classifier,quickstart"
+    assert scroll == "boxes scroll true"
+    assert width == "width 375 beyond 0"

@@ -24,6 +24,7 @@ from callbacks import (
     ModelMemory,
     PredictionWriter,
     ProgressBar,
+    Provenance,
     RunDirectory,
     RunLogger,
     StopOnNaN,
@@ -143,6 +144,7 @@ class PreimageCLI(LightningCLI):
             Curves(),
             PredictionWriter(),
             ModelMemory(),
+            Provenance(),
             RunDirectory(self.config_text),
         ]
         if config.enable_checkpointing is False:

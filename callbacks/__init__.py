@@ -14,6 +14,7 @@ from .memory import ModelMemory
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
+from .provenance import Provenance
 from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
 
@@ -32,6 +33,7 @@ __all__ = [
     "PredictionWriter",
     "PriorSamples",
     "ProgressBar",
+    "Provenance",
     "ReconstructionGrid",
     "RunDirectory",
     "RunLogger",

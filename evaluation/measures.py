@@ -99,14 +99,18 @@ def measure_speed(run: Images, images: Tensor, device: torch.device) -> tuple[fl
     On a GPU the memory is what torch has allocated there; elsewhere it is all that the process occupies, the
     interpreter and the data set included.
     """
+
+    def go(batches: Iterable[Tensor]) -> None:
+        for batch in batches:
+            run(to_float(batch, device))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     batches = images[:TIMED].split(BATCH)
-    run(to_float(batches[0], device))  # the first batch sets up what the others find
+    go(batches[:1])  # the first batch sets up what the others find
     _reset_peak(device)
     start = time.perf_counter()
-    for batch in batches:
-        run(to_float(batch, device))
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    go(batches)
     seconds = time.perf_counter() - start
     return sum(map(len, batches)) / seconds, _peak(device) / 1e9
 

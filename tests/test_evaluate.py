@@ -135,8 +135,8 @@ def test_samples_are_compared_on_the_features_of_the_named_extractor(
     encoder = ["--model=VAE", "--model.encoder=MNISTGaussianEncoder", "--model.encoder.latent_dim=12"]
     vae = fit("vae", *encoder, "--model.decoder=MNISTDecoder", "--model.latent_dim=12")
     capsys.readouterr()
-    ours, drawn = evaluate(plain, vae, "--extractor", plain, "--images", 150)
-    head = capsys.readouterr().out.splitlines()[-5]
+    ours, drawn = evaluate(plain, vae, "--extractor", str(plain), "--images", 150)
+    (head,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| run |")]
     assert ours["generation"] is None
     name = drawn["generation"]["extractor"]
     assert name.startswith("quickstart (") and drawn["generation"]["images"] == 150
@@ -203,9 +203,9 @@ def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
     flags = ["--model=Inversion", "--model.encoder_checkpoint=null", "--data=TinyImageNetDataModule"]
     for part, (name, *values) in (("encoder", encoder), ("decoder", decoder)):
         flags += [f"--model.{part}={name}", *(f"--model.{part}.{value}" for value in values)]
-    flags += [f"--data.root={tiny_imagenet}", "--data.num_classes=3", "--data.test_per_class=4", "--data.val_size=null"]
+    flags += [f"--data.root={tiny_imagenet}", "--data.num_classes=3", "--data.test_per_class=4"]
     flags += [f"--data.cache_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
-    run("fit", *flags[:-3], *flags[-2:], f"--run_dir={tmp_path}/run")
+    run("fit", *flags, f"--run_dir={tmp_path}/run")
     (found,) = evaluate(tmp_path / "run", "--labels_per_class", 2)
     assert "codes 64 x 15 x 15 are averaged over space to 1024 numbers for the readers" in found["notes"]
     assert found["trainable_parameters"] < found["parameters"]
@@ -221,8 +221,8 @@ def test_bad_input_ends_in_one_line(
     (tmp_path / "empty").mkdir()
     (tmp_path / "untrained").mkdir()
     shutil.copy(folder / "config.yaml", tmp_path / "untrained")
-    (tmp_path / "odd").mkdir()
-    (tmp_path / "odd/config.yaml").write_text("name: odd\n")
+    odd = shutil.copytree(folder, tmp_path / "odd")
+    (odd / "config.yaml").write_text("name: odd\n")
     mixed = shutil.copytree(folder, tmp_path / "mixed")
     shutil.copy(other / "checkpoints/best.ckpt", mixed / "checkpoints/best.ckpt")
     monkeypatch.setattr(sys, "argv", ["preimage"])
@@ -230,7 +230,7 @@ def test_bad_input_ends_in_one_line(
         ([tmp_path / "nowhere"], f"no run at {tmp_path / 'nowhere'}"),
         ([tmp_path / "empty"], "is no run directory: it has no config.yaml"),
         ([tmp_path / "untrained"], "train the run first"),
-        ([tmp_path / "odd"], "does not say what model and data the run has"),
+        ([odd], "does not say what model and data the run has"),
         ([mixed], "config.yaml: the checkpoint is of another model: its encoder"),
         ([folder, "--data.root=nowhere"], "mnist is not complete"),
         ([folder, "--data.roof=nowhere"], "roof"),

@@ -1,5 +1,6 @@
 """How far the images that a model draws are from real ones: FID and KID on the features of a named network."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +105,9 @@ def measure_generation(
                     ) from error
         size = real[0].shape[1]
         fid = FrechetInceptionDistance(_Given(size))
-        kid = KernelInceptionDistance(_Given(size), subset_size=min(SUBSET, len(images)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
+            kid = KernelInceptionDistance(_Given(size), subset_size=min(SUBSET, len(images)))
         for metric in (fid, kid):
             metric.update(torch.cat(real), real=True)
             metric.update(torch.cat(fake), real=False)

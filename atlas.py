@@ -18,16 +18,16 @@ from torch import Tensor
 from callbacks.run_directory import read_metrics, write_atomically
 from cli import PreimageCLI
 from datamodules import InMemoryDataModule
+from evaluation.measures import reconstruction_errors
+from evaluation.runs import checkpoint_in, load_data
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
-from lightning_modules.metrics import NormalizedError, reconstruction_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFIG = Path(__file__).parent / "configs/tiny_imagenet/atlas.yaml"
 COLUMNS = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
-ERRORS = ("psnr", "ssim", "mse", "normalized_error")
 
 
 class OneLineErrorParser(argparse.ArgumentParser):
@@ -66,11 +66,13 @@ def main(args: Sequence[str]) -> None:
     overlays = [_overlay(options, layer, rest) for layer in options.layers]  # a wrong layer ends it before it begins
     for layer, (overlay, settings) in zip(options.layers, overlays, strict=True):
         _fit(options, layer, overlay, settings, rest)
-    data = _data(options.out / options.layers[0])
+    data = load_data(options.out / options.layers[0])
     rows = [_mean_image(data)]
     pictures = []
     for layer in options.layers:
-        model = Inversion.load_from_checkpoint(_checkpoint(options.out / layer), map_location="cpu", weights_only=True)
+        model = Inversion.load_from_checkpoint(
+            checkpoint_in(options.out / layer), map_location="cpu", weights_only=True
+        )
         rows.append(_row(options, layer, model, data))
         with torch.no_grad():
             pictures.append(at_common_size(model.eval()(_spread(data, options.images))))
@@ -143,24 +145,6 @@ def _fit(options: argparse.Namespace, layer: str, overlay: dict[str, Any], setti
     write_atomically(done, lambda file: file.write_text(json.dumps({"minutes": minutes, "settings": settings})))
 
 
-def _checkpoint(run_dir: Path) -> Path:
-    best = run_dir / "checkpoints/best.ckpt"
-    return best if best.is_file() else run_dir / "checkpoints/last.ckpt"
-
-
-def _data(run_dir: Path) -> InMemoryDataModule:
-    """The data module of a run, ready."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser()
-    parser.add_subclass_arguments(InMemoryDataModule, "data")
-    config = yaml.safe_load((run_dir / "config.yaml").read_text())["data"]
-    data: InMemoryDataModule = parser.instantiate(parser.parse_object({"data": config})).data
-    data.prepare_data()
-    data.setup("test")
-    return data
-
-
 def _places(data: InMemoryDataModule, count: int) -> Tensor:
     """Indices of some test images, spread evenly over the split."""
     return torch.linspace(0, len(data.test_set) - 1, count).long()
@@ -173,14 +157,8 @@ def _spread(data: InMemoryDataModule, count: int) -> Tensor:
 
 def _errors(decode: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
     """Errors at the common size of what `decode` makes of images `(N, C, H, W)` in [0, 1]."""
-    metrics = reconstruction_metrics("")
-    metrics.add_metrics({"normalized_error": NormalizedError()})
-    for part in images.split(64):
-        target = at_common_size(part)
-        metrics.update(
-            value=torch.tensor(0.0), weight=len(part), preds=at_common_size(decode(part)).contiguous(), target=target
-        )
-    return {f"{name}_{COMMON_SIZE}": float(metrics[name].compute()) for name in ERRORS}
+    pairs = ((at_common_size(decode(part)), at_common_size(part)) for part in images.split(64))
+    return {f"{name}_{COMMON_SIZE}": value for name, value in reconstruction_errors(pairs).items()}
 
 
 def _mean_image(data: InMemoryDataModule) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from callbacks import (
     ModelMemory,
     PredictionWriter,
     ProgressBar,
+    Provenance,
     RunDirectory,
     RunLogger,
     RunState,
@@ -175,6 +176,7 @@ class PreimageCLI(LightningCLI):
             PredictionWriter(),
             ModelMemory(),
             EffectiveBatch(),
+            Provenance(),
             RunDirectory(self.config_text),
             RunState(),
         ]

@@ -17,6 +17,7 @@ commands:
   test        measure a checkpoint on the test split
   predict     write codes and outputs of a checkpoint to predictions.npz
   layers      list the layers of a torchvision network and the shapes of their features
+  evaluate    measure runs: reconstruction, generation, classification, time and memory, in one table
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
   sweep       run the points of a W&B sweep file without a server, some at a time or one per SLURM array index
   report      tables, curves and pictures of finished runs: report.md, results.csv and one page, index.html
@@ -25,6 +26,7 @@ examples:
   preimage fit --config configs/quickstart.yaml
   preimage fit --config configs/mnist/autoencoder.yaml --data.root DIR --trainer.max_epochs 5
   preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  preimage evaluate --ckpt_path RUN RUN
   preimage layers --network alexnet --image_size 224
   preimage atlas --network alexnet --layers conv1 conv2 conv5 fc6 fc8
   preimage sweep configs/sweep/vae_beta.yaml --jobs 2
@@ -59,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
-        if own[0] in ("atlas", "layers", "sweep", "report"):
+        if own[0] in ("atlas", "layers", "sweep", "report", "evaluate"):
             importlib.import_module(own[0]).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.

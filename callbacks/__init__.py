@@ -16,6 +16,7 @@ from .memory import ModelMemory
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
+from .provenance import Provenance
 from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
 from .run_state import RunState
@@ -39,6 +40,7 @@ __all__ = [
     "PredictionWriter",
     "PriorSamples",
     "ProgressBar",
+    "Provenance",
     "ReconstructionGrid",
     "RunDirectory",
     "RunLogger",

@@ -1,0 +1,46 @@
+"""Where a checkpoint comes from: how long it was trained, by which code."""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+KEY = "provenance"
+
+
+class Provenance(Callback):
+    """Keeps the minutes of training, validations and pictures included, and the commit in every checkpoint.
+
+    A run that is resumed goes on counting. Lightning's Timer would do the first, but switches `trainer.max_time` off.
+    """
+
+    def __init__(self) -> None:
+        """Starts at zero."""
+        self._before = 0.0
+        self._start = 0.0
+        self._commit: str | None = None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes the minutes that went before."""
+        self._before = checkpoint.get(KEY, {}).get("minutes", 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._start = time.monotonic()
+        self._commit = git_commit()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what is known so far."""
+        minutes = self._before + (time.monotonic() - self._start) / 60
+        checkpoint[KEY] = {"minutes": minutes, "git_commit": self._commit}
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with `-dirty` after it where files were changed; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,232 @@
+"""`preimage evaluate`: reconstruction, generation, classification, time and memory of trained runs, in one table."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atlas import OneLineErrorParser
+from callbacks.provenance import KEY
+from callbacks.run_directory import write_atomically
+from cli import explain
+from datamodules import InMemoryDataModule
+from evaluation.generation import Extractor, inception, measure_generation, named_extractor
+from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
+from evaluation.readers import read_codes
+from evaluation.runs import Run, find_run, load_data, load_model
+from lightning_modules.base import EncoderModule
+from lightning_modules.checkpoints import load_checkpoint
+from lightning_modules.metrics import ActiveUnits
+from lightning_modules.networks.gaussian import GaussianEncoder
+
+FILE = "evaluation.json"
+_ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
+_READERS = ("linear", "kNN", "MLP")
+_COSTS = ("active units", "parameters", "trained, minutes", "images/s", "memory, GB")
+
+
+def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Reads the arguments; those that are not the command's own change the data of every run."""
+    epilog = "--data.NAME VALUE changes the data of every run, for example --data.root DIR."
+    parser = OneLineErrorParser("preimage evaluate", description=__doc__, epilog=epilog, allow_abbrev=False)
+    parser.add_argument(
+        "--ckpt_path", required=True, nargs="+", metavar="RUN", help="run directories, or checkpoints inside them"
+    )
+    parser.add_argument(
+        "--extractor",
+        help="whose features FID and KID compare: a run, a checkpoint or NETWORK:LAYER[:WEIGHTS] of torchvision;"
+        " by default Inception, if torch-fidelity is installed",
+    )
+    parser.add_argument("--images", type=int, default=10000, help="most images that are drawn for FID and KID")
+    parser.add_argument(
+        "--labels_per_class", type=int, nargs="*", default=[1, 10, 100], help="of the readers on a few labels"
+    )
+    parser.add_argument("--overwrite", action="store_true", help=f"measure again where there is an {FILE}")
+    options, rest = parser.parse_known_args(args)
+    if unknown := [arg for arg in rest if arg.startswith("--") and not arg.startswith("--data.")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if options.images < 2 or min(options.labels_per_class, default=1) < 1:
+        parser.error("--images must be at least 2, and --labels_per_class at least 1")
+    return options, rest
+
+
+def main(args: Sequence[str]) -> None:
+    """Measures every run that has not been, and prints a table of all."""
+    options, flags = parse(args)
+    runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    extractor = None if options.extractor is None else named_extractor(options.extractor, device)
+    rows = []
+    for run in runs:
+        checkpoint = {"file": run.checkpoint.name, "sha256": _sha256(run.checkpoint)}
+        found = None if options.overwrite else _done(run, checkpoint)
+        if found is not None:
+            print(f"{run.folder}: done, --overwrite measures again")
+        else:
+            try:
+                found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
+            except Exception as error:
+                raise ValueError(f"{run.folder}: {explain(error)}") from error
+            found["checkpoint"] = checkpoint
+            text = json.dumps(found, indent=2)
+            write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
+        rows.append(found)
+    print(table(runs, rows))
+    for run, row in zip(runs, rows, strict=True):
+        for note in row["notes"]:
+            print(f"{run.folder}: {note}")
+
+
+def evaluate(
+    run: Run,
+    flags: Sequence[str],
+    extractor: Extractor | None,
+    images: int,
+    labels_per_class: Sequence[int],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Measures a run on its test split, in float32.
+
+    Args:
+        run: The run.
+        flags: What to change of its data, for example `--data.root=DIR`.
+        extractor: Whose features FID and KID compare; by default Inception's.
+        images: Most images that are drawn for them.
+        labels_per_class: Of the readers on a few labels.
+        device: Where the model runs.
+
+    Returns:
+        What `evaluation.json` holds.
+    """
+    model, data = load_model(run).to(device), load_data(run.folder, flags)
+    rebuild, test = rebuilder(model), data.test_set.images
+    if not len(test) or not (data.train_set.labels >= 0).any():
+        raise ValueError("an evaluation needs test images, and labels of training images: the data has none")
+    speed, memory = measure_speed(rebuild or model.encoder, test, device)
+    reconstruction = measure_reconstruction(rebuild, test, device) if rebuild else None
+    splits = encode_splits(model, data, device)
+    notes = _notes(model, data, splits, device)
+    seed = run.config.get("seed_everything")
+    provenance = load_checkpoint(run.checkpoint).get(KEY, {})
+    return {
+        "version": 1,
+        "name": run.name,
+        "model": type(model).__name__,
+        "data": type(data).__name__,
+        "seed": seed if type(seed) is int else None,
+        "git_commit": provenance.get("git_commit"),
+        "reconstruction": reconstruction,
+        "generation": _generation(model, test, extractor, images, device, notes),
+        "reading": read_codes(splits, len(data.class_names), labels_per_class),
+        "active_units": _active_units(model, splits["test"][0]),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        "training_minutes": _training_minutes(run),
+        "images_per_second": speed,
+        "peak_memory_gb": memory,
+        "notes": notes,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _done(run: Run, checkpoint: dict[str, str]) -> dict[str, Any] | None:
+    """What was measured of the same checkpoint."""
+    path = run.folder / FILE
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found if found.get("checkpoint") == checkpoint else None
+
+
+def _training_minutes(run: Run) -> float | None:
+    """Those of the whole training, of which the best checkpoint may be an early state; None where no file has them."""
+    last = run.folder / "checkpoints/last.ckpt"
+    minutes: float | None = load_checkpoint(last if last.is_file() else run.checkpoint).get(KEY, {}).get("minutes")
+    return minutes
+
+
+def _generation(
+    model: EncoderModule,
+    test: torch.Tensor,
+    extractor: Extractor | None,
+    images: int,
+    device: torch.device,
+    notes: list[str],
+) -> dict[str, Any] | None:
+    sample = getattr(model, "sample", None)
+    if sample is None:
+        return None
+    try:
+        extractor = extractor or inception(device)
+    except (ModuleNotFoundError, OSError) as error:
+        notes.append(f"no FID and KID, since Inception cannot be loaded ({explain(error)}): give an --extractor")
+        return None
+    places = torch.linspace(0, len(test) - 1, min(images, len(test))).long()
+    return measure_generation(sample, test[places], extractor, device)
+
+
+def _active_units(model: EncoderModule, codes: torch.Tensor) -> int | None:
+    """Of codes that are held to a standard normal prior, since the threshold is meant for their scale."""
+    if not isinstance(model.encoder, GaussianEncoder):
+        return None
+    metric = ActiveUnits(codes.shape[1])
+    metric.update(codes)
+    return int(metric.compute())
+
+
+def _notes(model: EncoderModule, data: InMemoryDataModule, splits: dict[str, Codes], device: torch.device) -> list[str]:
+    """What figures do not say: on how many labels the readers rest, and what became of codes that are no vectors."""
+    with torch.no_grad():
+        image = to_float(data.test_set.images[:1], device)
+        shape = model.code_of((image, data.test_set.labels[:1])).shape[1:]
+    codes, labels = splits["train"]
+    notes = [f"the readers learn from {len(labels)} labels"]
+    if "val" not in splits:
+        notes.append("without validation images, a tenth of the training images chooses the readers")
+    if len(shape) > 1:
+        how = "flattened" if shape.numel() == codes.shape[1] else "averaged over space"
+        notes.append(f"codes {' x '.join(map(str, shape))} are {how} to {codes.shape[1]} numbers for the readers")
+    return notes
+
+
+def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:
+    """The figures as a Markdown table with a line per run; FIDs of another extractor or count have their own column.
+
+    Args:
+        runs: The runs.
+        rows: What was measured of each.
+    """
+    cells = [{"run": str(run.folder)} | _cells(row) for run, row in zip(runs, rows, strict=True)]
+    order = [*_ORDER, *sorted({key for row in cells for key in row if key[:3] in ("FID", "KID")})]
+    few = {key for row in cells for key in row if key.endswith(" labels")}
+    order += [*_READERS, *sorted(few, key=lambda key: int(key.split()[0])), *_COSTS]
+    columns = [key for key in order if any(row.get(key, "") for row in cells)]
+    lines = [columns, ["---"] * len(columns), *([row.get(key, "") for key in columns] for row in cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    cells = {"model": row["model"], "parameters": f"{row['parameters']:,}"}
+    if errors := row["reconstruction"]:
+        cells |= {"MSE": f"{errors['mse']:.4f}", "PSNR, dB": f"{errors['psnr']:.2f}", "SSIM": f"{errors['ssim']:.3f}"}
+        cells["normalised error"] = f"{errors['normalized_error']:.3f}"
+    if drawn := row["generation"]:
+        source = f"{drawn['extractor']}, {drawn['images']} images"
+        cells |= {f"FID: {source}": f"{drawn['fid']:.2f}", f"KID: {source}": f"{drawn['kid']:.4f}"}
+    reading = row["reading"]
+    figures = dict(zip(_READERS, (reading["linear"], reading["knn"], reading["mlp"]), strict=True))
+    figures |= {f"{count} labels": found for count, found in reading["few_labels"].items()}
+    cells |= {key: f"{100 * found['accuracy']:.2f} %" for key, found in figures.items()}
+    if row["active_units"] is not None:
+        cells["active units"] = str(row["active_units"])
+    if row["training_minutes"] is not None:
+        cells["trained, minutes"] = f"{row['training_minutes']:.1f}"
+    cells |= {"images/s": f"{row['images_per_second']:,.0f}", "memory, GB": f"{row['peak_memory_gb']:.2f}"}
+    return cells

@@ -1,0 +1,119 @@
+"""How far the images that a model draws are from real ones: FID and KID on the features of a named network."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from lightning_modules import FrozenFeatures
+from lightning_modules.autoencoder import resize_to
+from lightning_modules.checkpoints import weights_hash
+
+from .measures import BATCH, Images, to_float
+from .runs import find_run, load_model
+
+SUBSET = 1000  # images in each of the hundred draws of KID, torchmetrics' own number
+
+
+class Extractor(NamedTuple):
+    """Maps uint8 images `(B, C, H, W)` on the model's device to features `(B, D)`; its name goes with every figure."""
+
+    name: str
+    features: Images
+
+
+class _Given(nn.Identity):
+    """Tells torchmetrics that it gets features and not images."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+def inception(device: torch.device) -> Extractor:
+    """Inception with the weights of FID's authors, which torch-fidelity brings or fetches.
+
+    Raises:
+        ModuleNotFoundError: torch-fidelity is not installed.
+        OSError: Its weights can neither be found nor fetched.
+    """
+    network: Any = FrechetInceptionDistance(2048).inception.to(device)
+    return Extractor("Inception", lambda images: network(images.expand(-1, 3, -1, -1)))
+
+
+def named_extractor(given: str, device: torch.device) -> Extractor:
+    """The encoder of a run, or a layer of a torchvision network.
+
+    Args:
+        given: A run directory, a checkpoint inside one, or `NETWORK:LAYER[:WEIGHTS]`.
+        device: Where the images will be.
+
+    Raises:
+        FileNotFoundError: It is neither.
+    """
+    network, _, rest = given.partition(":")
+    encoder: nn.Module
+    if Path(given).exists():
+        run = find_run(given)
+        name, encoder = run.name, load_model(run).encoder
+    elif rest:
+        layer, _, weights = rest.partition(":")
+        name, encoder = f"{network} {layer}", FrozenFeatures(network, layer, weights or "DEFAULT")
+    else:
+        raise FileNotFoundError(f"no extractor {given}: give a run, a checkpoint, or NETWORK:LAYER[:WEIGHTS]")
+    encoder = encoder.to(device).eval()
+
+    def features(images: Tensor) -> Tensor:
+        found: Tensor = encoder(to_float(images, device)).float()
+        return found.mean(dim=(2, 3)) if found.ndim == 4 else found.flatten(1)
+
+    return Extractor(f"{name} ({weights_hash(encoder)[:8]})", features)
+
+
+@torch.no_grad()
+def measure_generation(
+    sample: Callable[[int], Tensor], images: Tensor, extractor: Extractor, device: torch.device
+) -> dict[str, Any]:
+    """FID and KID between real images and as many drawn ones, both at the model's size and in 8 bits.
+
+    Args:
+        sample: Draws a number of images `(B, C, h, w)` in [0, 1].
+        images: The real ones, uint8 `(N, C, H, W)`.
+        extractor: Whose features are compared.
+        device: Where the model is.
+
+    Raises:
+        ValueError: The extractor takes no such images.
+    """
+    real: list[Tensor] = []
+    fake: list[Tensor] = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for part in images.split(BATCH):
+            drawn = sample(len(part)).float()
+            for batch, features in ((resize_to(to_float(part, device), drawn), real), (drawn, fake)):
+                try:
+                    features.append(extractor.features((batch * 255).round().byte()).cpu())
+                except RuntimeError as error:
+                    raise ValueError(
+                        f"the extractor {extractor.name} takes no images {tuple(batch.shape[1:])}: give another one"
+                    ) from error
+        size = real[0].shape[1]
+        fid = FrechetInceptionDistance(_Given(size))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
+            kid = KernelInceptionDistance(_Given(size), subset_size=min(SUBSET, len(images)))
+        for metric in (fid, kid):
+            metric.update(torch.cat(real), real=True)
+            metric.update(torch.cat(fake), real=False)
+        return {
+            "fid": float(fid.compute()),
+            "kid": float(kid.compute()[0]),
+            "images": len(images),
+            "extractor": extractor.name,
+        }

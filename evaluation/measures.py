@@ -1,0 +1,132 @@
+"""Reconstruction errors, active units, speed and memory of a model."""
+
+import resource
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules import InMemoryDataModule
+from datamodules.code_cache import cache_codes
+from lightning_modules import Autoencoder
+from lightning_modules.autoencoder import resize_to
+from lightning_modules.base import EncoderModule
+from lightning_modules.checkpoints import weights_hash
+from lightning_modules.metrics import NormalizedError, reconstruction_metrics
+
+BATCH = 64  # one for all models, so that their memory and speed can be compared
+ERRORS = ("mse", "psnr", "ssim", "normalized_error")
+MAP_VALUES = 1024  # larger feature maps are averaged to at most as many values before they are read
+TIMED = 2048  # images
+
+Images = Callable[[Tensor], Tensor]
+#: Codes `(N, D)` and labels `(N,)`.
+Codes = tuple[Tensor, Tensor]
+
+
+def rebuilder(model: EncoderModule) -> Images | None:
+    """What maps images `(B, C, H, W)` in [0, 1] to their reconstructions; None for a model that rebuilds none."""
+    if getattr(model, "reconstruction", "") == "none":
+        return None  # a ClassifierReconstructor whose decoder never learned
+    rebuild: Images | None = model.forward if isinstance(model, Autoencoder) else getattr(model, "reconstruct", None)
+    return rebuild
+
+
+def to_float(images: Tensor, device: torch.device) -> Tensor:
+    """Maps uint8 images `(B, C, H, W)` to floats in [0, 1] on a device."""
+    return images.to(device).float().div_(255)
+
+
+def reconstruction_errors(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """MSE, PSNR, SSIM and normalised error over batches of reconstructions and their targets, each `(B, C, H, W)`."""
+    metrics = reconstruction_metrics("")
+    metrics.add_metrics({"normalized_error": NormalizedError()})
+    for preds, target in pairs:
+        metrics.to(preds.device)
+        loss = torch.zeros((), device=preds.device)
+        metrics.update(value=loss, weight=len(target), preds=preds.float().contiguous(), target=target)
+    return {name: float(metrics[name].compute()) for name in ERRORS}
+
+
+@torch.no_grad()
+def measure_reconstruction(rebuild: Images, images: Tensor, device: torch.device) -> dict[str, float]:
+    """Errors of the reconstructions of uint8 images `(N, C, H, W)`, at the size of the reconstructions."""
+
+    def pairs() -> Iterable[tuple[Tensor, Tensor]]:
+        for part in images.split(BATCH):
+            batch = to_float(part, device)
+            reconstruction = rebuild(batch)
+            yield reconstruction, resize_to(batch, reconstruction)
+
+    return reconstruction_errors(pairs())
+
+
+def as_vectors(codes: Tensor) -> Tensor:
+    """Flattens codes `(B, ...)` to float32 vectors `(B, D)`; feature maps of more than 1024 values are averaged first.
+
+    The average leaves as fine a square grid as 1024 values allow, and at least one value per channel.
+    """
+    if codes.ndim == 4 and codes[0].numel() > MAP_VALUES:
+        side = max(1, int((MAP_VALUES / codes.shape[1]) ** 0.5))
+        codes = F.adaptive_avg_pool2d(codes.float(), (min(side, codes.shape[2]), min(side, codes.shape[3])))
+    return codes.flatten(1).float()
+
+
+@torch.no_grad()
+def encode_splits(model: EncoderModule, data: InMemoryDataModule, device: torch.device) -> dict[str, Codes]:
+    """Codes and labels of all labelled images of each split that has any, computed once and then read from disk."""
+
+    def encode(images: Tensor) -> Tensor:
+        return as_vectors(model.code_of((to_float(images, device), torch.empty(0)))).cpu()
+
+    key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {MAP_VALUES}"
+    found = {}
+    for name in ("train", "val", "test"):
+        split = getattr(data, f"{name}_set")
+        if len(split):
+            codes = cache_codes(split.images, encode, key, data.cache_dir, data.code_cache_limit_gb)
+            found[name] = codes[split.labels >= 0], split.labels[split.labels >= 0]
+    return found
+
+
+@torch.no_grad()
+def measure_speed(run: Images, images: Tensor, device: torch.device) -> tuple[float, float]:
+    """Images per second that go through `run`, in batches of 64, and the peak memory meanwhile in gigabytes.
+
+    On a GPU the memory is what torch has allocated there; elsewhere it is all that the process occupies, the
+    interpreter and the data set included.
+    """
+
+    def go(batches: Iterable[Tensor]) -> None:
+        for batch in batches:
+            run(to_float(batch, device))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    batches = images[:TIMED].split(BATCH)
+    go(batches[:1])  # the first batch sets up what the others find
+    _reset_peak(device)
+    start = time.perf_counter()
+    go(batches)
+    seconds = time.perf_counter() - start
+    return sum(map(len, batches)) / seconds, _peak(device) / 1e9
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+
+
+def _peak(device: torch.device) -> int:
+    """Bytes at the most since the reset; since the start of the process where Linux's files are missing."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return 1024 * (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

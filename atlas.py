@@ -33,7 +33,7 @@ class OneLineErrorParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and ends the process with code 2."""
-        self.exit(2, f"error: {message} (see preimage atlas --help)\n")
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -18,6 +18,7 @@ commands:
   predict     write codes and outputs of a checkpoint to predictions.npz
   layers      list the layers of a torchvision network and the shapes of their features
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
+  label-efficiency  test error against the number of labels, from one encoder, in a table and a figure
 
 examples:
   preimage fit --config configs/quickstart.yaml
@@ -55,8 +56,8 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
-        if own[0] in ("atlas", "layers"):
-            importlib.import_module(own[0]).main(own[1:])
+        if own[0] in ("atlas", "label-efficiency", "layers"):
+            importlib.import_module(own[0].replace("-", "_")).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
             PreimageCLI(args=own if debug or args is not None else None)

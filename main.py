@@ -21,6 +21,7 @@ commands:
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
   sweep       run the points of a W&B sweep file without a server, some at a time or one per SLURM array index
   report      tables, curves and pictures of finished runs: report.md, results.csv and one page, index.html
+  label-efficiency  test error against the number of labels, from one encoder, in a table and a figure
 
 examples:
   preimage fit --config configs/quickstart.yaml
@@ -61,8 +62,8 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
-        if own[0] in ("atlas", "layers", "sweep", "report", "evaluate"):
-            importlib.import_module(own[0]).main(own[1:])
+        if own[0] in ("atlas", "evaluate", "label-efficiency", "layers", "report", "sweep"):
+            importlib.import_module(own[0].replace("-", "_")).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
             PreimageCLI(args=own if debug or args is not None else None)

@@ -49,6 +49,7 @@ class MNISTDataModule(InMemoryDataModule):
         num_labels: int | None = None,
         label_seed: int = 0,
         keep_unlabeled: bool = False,
+        label_repeat: int = 1,
         binarize_seed: int | None = None,
         repeat: int = 1,
         **kwargs: Any,
@@ -64,6 +65,8 @@ class MNISTDataModule(InMemoryDataModule):
             num_labels: Keep the labels of this many training images, the same number for every class.
             label_seed: Seed of the draw of `num_labels` images.
             keep_unlabeled: Keep the other training images, with label -1, instead of leaving them out.
+            label_repeat: Times that an image with a label comes up in an epoch, for once that one without a label does,
+                so that batches hold enough of the few; with `keep_unlabeled`.
             binarize_seed: Draw every pixel of every split once as black or white, by this seed, white with a
                 probability of its intensity (Salakhutdinov and Murray 2008); without a seed pixels stay gray.
             repeat: Passes over the training images in one epoch; with a handful of labels it keeps epochs worth a
@@ -77,6 +80,11 @@ class MNISTDataModule(InMemoryDataModule):
             raise ValueError(
                 f"data.val_size must be at least 0 and data.repeat at least 1, not {val_size} and {repeat}"
             )
+        if label_repeat < 1 or (label_repeat > 1 and not keep_unlabeled):
+            raise ValueError(
+                f"data.label_repeat={label_repeat} must be at least 1, and more needs data.keep_unlabeled true"
+                " (data.repeat passes over the labelled images alone)"
+            )
         self.dataset = dataset
         self.root = Path(root)
         self.download = download
@@ -85,6 +93,7 @@ class MNISTDataModule(InMemoryDataModule):
         self.num_labels = num_labels
         self.label_seed = label_seed
         self.keep_unlabeled = keep_unlabeled
+        self.label_repeat = label_repeat
         self.binarize_seed = binarize_seed
         self.repeat = repeat
 
@@ -133,6 +142,8 @@ class MNISTDataModule(InMemoryDataModule):
             if self.keep_unlabeled:
                 hidden = torch.full_like(labels, -1)
                 labels = hidden.index_copy(0, chosen, labels[chosen])
+                again = chosen.repeat(self.label_repeat - 1)
+                images, labels = torch.cat([images, images[again]]), torch.cat([labels, labels[again]])
             else:
                 images, labels = images[chosen], labels[chosen]
         return InMemoryImages(images, labels, self.repeat)

@@ -3,6 +3,7 @@
 from .autoencoder import Autoencoder
 from .classifier import Classifier
 from .classifier_reconstructor import ClassifierReconstructor
+from .fixmatch import FixMatch
 from .inversion import Inversion, OptimizationInversion
 from .networks import (
     ConvDecoder,
@@ -32,6 +33,7 @@ __all__ = [
     "ConvInverter",
     "FaceDecoder",
     "FaceEncoder",
+    "FixMatch",
     "FrozenFeatures",
     "FullyConnectedInverter",
     "Inversion",

@@ -10,7 +10,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .base import Batch, EncoderModule, Split
-from .metrics import classification_metrics, reset
+from .checkpoints import load_part
+from .fixmatch import FixMatch
+from .metrics import MeanLoss, classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
 
@@ -28,6 +30,9 @@ class Classifier(EncoderModule):
         num_classes: int = 10,
         label_smoothing: float = 0.0,
         num_samples: int = 0,
+        fixmatch: FixMatch | None = None,
+        decoder: nn.Module | None = None,
+        reconstruction_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         """Joins an encoder and a head.
@@ -39,6 +44,12 @@ class Classifier(EncoderModule):
             label_smoothing: Probability mass spread over all classes in the training target, in [0, 1).
             num_samples: Codes drawn per image from the distribution that a `GaussianEncoder` gives; the training loss
                 is averaged over them, and so are the probabilities in evaluation. 0 for its mean, and other encoders.
+            fixmatch: What is learned from all training images, with and without a label (`keep_unlabeled` of the data),
+                beside the labels; without it an image without a label teaches nothing.
+            decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds the images
+                from the codes of the distorted ones: a further loss with `fixmatch`. It starts from the
+                `encoder_checkpoint` too, which is then that of an autoencoder.
+            reconstruction_weight: Weight of the decoder's mean squared error.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
@@ -46,22 +57,37 @@ class Classifier(EncoderModule):
             raise ValueError(
                 f"model.num_samples={num_samples} needs a GaussianEncoder to draw from, not {type(encoder).__name__}"
             )
+        if fixmatch is not None and self.cache_codes:
+            raise ValueError("model.fixmatch distorts the images anew in every step: set model.cache_codes false")
+        if decoder is not None and fixmatch is None:
+            raise ValueError("model.decoder belongs to the training on unlabelled images: set model.fixmatch too")
         if isinstance(encoder, GaussianEncoder) and not num_samples:
             encoder.log_variance.requires_grad_(False)  # not read, and DDP stumbles over a parameter without a gradient
         self.head = head
+        self.fixmatch = fixmatch
+        self.decoder = decoder
+        self.reconstruction_weight = reconstruction_weight
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.num_samples = num_samples
         self.train_metrics = classification_metrics(num_classes, "train/")
         self.val_metrics = classification_metrics(num_classes, "val/")
         self.test_metrics = classification_metrics(num_classes, "test/")
+        keys = {"pseudo_labelled": "sure"} | ({"mse": "mse"} if decoder else {})
+        self.train_unlabeled = MetricCollection(
+            {name: MeanLoss(key) for name, key in keys.items()} if fixmatch else {},
+            prefix="train/",
+            compute_groups=False,
+        )
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
     def setup(self, stage: str) -> None:
-        """Compares the number of classes with the data's."""
+        """Loads the decoder, and compares the number of classes with the data's."""
         super().setup(stage)
         self._check_classes(self.num_classes)
+        if self.decoder is not None and self.encoder_checkpoint is not None and stage == "fit":
+            load_part(self.decoder, self._encoder_path(), "decoder")
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
@@ -100,22 +126,55 @@ class Classifier(EncoderModule):
         return logits
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        if split == "train" and self.fixmatch is not None:
+            return self._semi_supervised_step(batch, self.fixmatch)
         labels, read = batch[1], self.read_batch(batch)
         each = self._logits(read, None if split == "train" else _inputs(batch))
         logits = mean_prediction(each)
         count = (labels >= 0).sum()
         if split == "train":
-            target = labels.repeat(len(each))
-            total = F.cross_entropy(
-                each.flatten(0, 1), target, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
-            )
-            loss = total / (count * len(each)).clamp(min=1)
+            loss = self._supervised_loss(each, labels)
         else:
             loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count.clamp(min=1)
             self.confusion.update(logits, labels)
         metrics: MetricCollection = getattr(self, f"{split}_metrics")
         metrics.update(value=loss.detach(), weight=count, preds=logits.detach(), target=labels)
         return {"loss": loss, "code": self._mean(read), "label": labels, "logits": logits}
+
+    def _supervised_loss(self, each: Tensor, labels: Tensor) -> Tensor:
+        """Smoothed cross-entropy of logits `(S, B, num_classes)`, the mean over the images with a label."""
+        target = labels.repeat(len(each))
+        total = F.cross_entropy(
+            each.flatten(0, 1), target, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        return total / (target >= 0).sum().clamp(min=1)
+
+    def _semi_supervised_step(self, batch: Batch, fixmatch: FixMatch) -> dict[str, Tensor]:
+        images, labels = batch
+        with torch.no_grad():
+            weak_logits = self(images)
+        known = labels >= 0
+        # One pass with gradients over the images with a label as they are and over all of them distorted.
+        count = int(known.sum())
+        read = self.read(torch.cat([images[known], fixmatch.distort(images)]))
+        each = self._logits(read)
+        loss = self._supervised_loss(each[:, :count], labels[known])
+        consistency, sure = fixmatch(mean_prediction(each[:, count:]), weak_logits)
+        loss = loss + consistency
+        found = {"sure": sure}
+        if self.decoder is not None:
+            found["mse"] = F.mse_loss(self.decoder(self._mean(read)[count:]).float(), images)
+            loss = loss + self.reconstruction_weight * found["mse"]
+        weight = len(images)
+        self.train_metrics.update(value=loss.detach(), weight=weight, preds=weak_logits, target=labels)
+        self.train_unlabeled.update(weight=weight, **{key: value.detach() for key, value in found.items()})
+        return {"loss": loss, "label": labels, "logits": weak_logits}
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics of the epoch."""
+        super().on_train_epoch_end()
+        if self.fixmatch is not None:
+            self._log_metrics(self.train_unlabeled)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation split."""

@@ -1,0 +1,127 @@
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from datamodules import MNISTDataModule
+from label_efficiency import PUBLISHED, Point, encode, error_figure, read, table, write
+from lightning_modules import Autoencoder
+from main import main
+from tests.conftest import ROOT, Run
+
+Table = list[dict[str, str]]
+
+
+@pytest.fixture
+def checkpoint(run: Run, idx_root: Path) -> Path:
+    """A barely trained autoencoder."""
+    config = str(ROOT / "configs/mnist/autoencoder.yaml")
+    flags = [
+        "--data.val_size=0",
+        "--trainer.limit_train_batches=2",
+        "--checkpoint.monitor=step",
+        "--checkpoint.mode=max",
+    ]
+    flags += ["--trainer.max_epochs=1", "--trainer.enable_model_summary=false", "--trainer.callbacks=[]"]
+    return (
+        run("fit", "--config", config, f"--data.root={idx_root}", *flags)
+        / "autoencoder/version_0/checkpoints/last.ckpt"
+    )
+
+
+def label_efficiency(idx_root: Path, checkpoint: Path, out: Path, *flags: str) -> Table:
+    own = [f"--root={idx_root}", f"--encoder_checkpoint={checkpoint}", f"--out={out}", "--steps=3"]
+    main(["label-efficiency", *own, "--trainer.accelerator=cpu", "--trainer.limit_test_batches=1", *flags])
+    with (out / "label_efficiency.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
+    idx_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "curve"
+    flags = ["--labels", "20", "all", "--seeds=1", "--trainer.limit_train_batches=2"]
+    rows = label_efficiency(idx_root, checkpoint, out, *flags, "--trainer.max_epochs=1")
+    points = [(row["method"], int(row["labels"])) for row in rows]
+    both = {(method, count) for method in ("linear", "knn", "mlp", "scratch", "finetune") for count in (20, 900)}
+    assert set(points) == both | {("semi", 20)}  # with all labels there is no image without one
+    assert len(points) == len(both) + 1
+    assert all(0 <= float(row["accuracy"]) <= 1 and row["data"] == "mnist" for row in rows)
+    assert Image.open(out / "label_efficiency.png").size[0] > 300
+    assert "M1+M2" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
+    lines = (out / "label_efficiency.csv").read_text().splitlines()
+    (out / "label_efficiency.csv").write_text("\n".join(line for line in lines if ",knn," not in line) + "\n")
+    again = label_efficiency(idx_root, checkpoint, out, *flags)
+    assert again == rows
+    assert capsys.readouterr().out.count(", knn, seed 0: ") == 2
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
+
+
+def test_a_linear_reader_sees_the_labels_of_its_seed_alone(idx_root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    flags = ["--methods", "linear", "--labels", "50", "--seeds=2"]
+    rows = label_efficiency(idx_root, checkpoint, tmp_path / "curve", *flags)
+    encoder = Autoencoder.load_from_checkpoint(checkpoint, weights_only=True).encoder
+    for seed, row in enumerate(rows):
+        few = MNISTDataModule("mnist", str(idx_root), val_size=100, num_labels=50, label_seed=seed)
+        whole = MNISTDataModule("mnist", str(idx_root), val_size=100)
+        for data in (few, whole):
+            data.setup("fit")
+        with torch.no_grad():
+            codes = [encoder(part.images.float() / 255) for part in (whole.train_set, few.train_set, few.test_set)]
+        mean, deviation = codes[0].mean(dim=0), codes[0].std(dim=0)
+        train, test = (((part - mean) / deviation).numpy() for part in codes[1:])
+        reader = LogisticRegression(max_iter=1000).fit(train, few.train_set.labels.numpy())
+        assert float(row["accuracy"]) == pytest.approx(reader.score(test, few.test_set.labels.numpy()), abs=0.006)
+    assert rows[0]["accuracy"] != rows[1]["accuracy"]
+
+
+def test_codes_are_standardised_by_those_of_the_training_images(idx_root: Path, checkpoint: Path) -> None:
+    data = MNISTDataModule("mnist", str(idx_root), val_size=100)
+    data.setup("fit")
+    train, test = encode(checkpoint, data)
+    assert train.shape == (900, 12)
+    assert test.shape == (200, 12)
+    assert np.abs(train.mean(axis=0)).max() < 1e-3
+    assert np.abs(train.std(axis=0) - 1).max() < 1e-2
+
+
+def test_table_and_figure_have_means_deviations_and_the_published_points(tmp_path: Path) -> None:
+    found = {Point("mnist", 100, "linear", seed): accuracy for seed, accuracy in enumerate((0.8, 0.9))}
+    found[Point("fashion_mnist", 100, "knn", 0)] = 0.75
+    write(tmp_path / "points.csv", found)
+    assert read(tmp_path / "points.csv") == found
+    lines = table(found).splitlines()
+    assert "| linear | 15.00 ± 7.07 |" in lines
+    assert "| knn | 25.00 |" in lines
+    assert f"| {list(PUBLISHED)[1]} | 3.33 |" in lines
+    panels = error_figure(found).axes
+    assert [panel.get_title() for panel in panels] == ["mnist", "fashion_mnist"]
+    drawn = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in panels[0].lines}
+    assert drawn["linear"] == pytest.approx([15])
+    assert drawn["M1+M2, Kingma et al."] == [3.33, 2.59, 2.40, 2.18]
+    assert len(panels[1].lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "code"),
+    [
+        (["--labels", "10", "many"], ["--labels takes numbers or all, not many"], 2),
+        (["--methods", "svm"], ["svm", "label-efficiency --help"], 2),
+        (["--encoder_checkpoint=none.ckpt"], ["no checkpoint at none.ckpt"], 1),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(
+    flags: list[str], words: list[str], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    with pytest.raises(SystemExit) as stop:
+        main(["label-efficiency", *flags])
+    assert stop.value.code == code
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(word in error for word in words)

@@ -31,7 +31,7 @@ class Classifier(EncoderModule):
         label_smoothing: float = 0.0,
         num_samples: int = 0,
         fixmatch: FixMatch | None = None,
-        decoder: nn.Module | None = None,
+        auxiliary_decoder: nn.Module | None = None,
         reconstruction_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
@@ -46,10 +46,10 @@ class Classifier(EncoderModule):
                 is averaged over them, and so are the probabilities in evaluation. 0 for its mean, and other encoders.
             fixmatch: What is learned from all training images, with and without a label (`keep_unlabeled` of the data),
                 beside the labels; without it an image without a label teaches nothing.
-            decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds the images
-                from the codes of the distorted ones: a further loss with `fixmatch`. It starts from the
+            auxiliary_decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds
+                the images from the codes of the distorted ones: a further loss with `fixmatch`. It starts from the
                 `encoder_checkpoint` too, which is then that of an autoencoder.
-            reconstruction_weight: Weight of the decoder's mean squared error.
+            reconstruction_weight: Weight of its mean squared error.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
@@ -59,13 +59,15 @@ class Classifier(EncoderModule):
             )
         if fixmatch is not None and self.cache_codes:
             raise ValueError("model.fixmatch distorts the images anew in every step: set model.cache_codes false")
-        if decoder is not None and fixmatch is None:
-            raise ValueError("model.decoder belongs to the training on unlabelled images: set model.fixmatch too")
+        if auxiliary_decoder is not None and fixmatch is None:
+            raise ValueError(
+                "model.auxiliary_decoder belongs to the training on unlabelled images: set model.fixmatch too"
+            )
         if isinstance(encoder, GaussianEncoder) and not num_samples:
             encoder.log_variance.requires_grad_(False)  # not read, and DDP stumbles over a parameter without a gradient
         self.head = head
         self.fixmatch = fixmatch
-        self.decoder = decoder
+        self.auxiliary_decoder = auxiliary_decoder
         self.reconstruction_weight = reconstruction_weight
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
@@ -73,7 +75,7 @@ class Classifier(EncoderModule):
         self.train_metrics = classification_metrics(num_classes, "train/")
         self.val_metrics = classification_metrics(num_classes, "val/")
         self.test_metrics = classification_metrics(num_classes, "test/")
-        keys = {"pseudo_labelled": "sure"} | ({"mse": "mse"} if decoder else {})
+        keys = {"pseudo_labelled": "sure"} | ({"mse": "mse"} if auxiliary_decoder else {})
         self.train_unlabeled = MetricCollection(
             {name: MeanLoss(key) for name, key in keys.items()} if fixmatch else {},
             prefix="train/",
@@ -83,11 +85,11 @@ class Classifier(EncoderModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
     def setup(self, stage: str) -> None:
-        """Loads the decoder, and compares the number of classes with the data's."""
+        """Loads the auxiliary decoder, and compares the number of classes with the data's."""
         super().setup(stage)
         self._check_classes(self.num_classes)
-        if self.decoder is not None and self.encoder_checkpoint is not None and stage == "fit":
-            load_part(self.decoder, self._encoder_path(), "decoder")
+        if self.auxiliary_decoder is not None and self.encoder_checkpoint is not None and stage == "fit":
+            load_part(self.auxiliary_decoder, self._encoder_path(), "decoder")
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
@@ -162,8 +164,8 @@ class Classifier(EncoderModule):
         consistency, sure = fixmatch(mean_prediction(each[:, count:]), weak_logits)
         loss = loss + consistency
         found = {"sure": sure}
-        if self.decoder is not None:
-            found["mse"] = F.mse_loss(self.decoder(self._mean(read)[count:]).float(), images)
+        if self.auxiliary_decoder is not None:
+            found["mse"] = F.mse_loss(self.auxiliary_decoder(self._mean(read)[count:]).float(), images)
             loss = loss + self.reconstruction_weight * found["mse"]
         weight = len(images)
         self.train_metrics.update(value=loss.detach(), weight=weight, preds=weak_logits, target=labels)

@@ -97,11 +97,15 @@ def test_the_decoder_rebuilds_the_images_from_distorted_ones(batch: tuple[Tensor
     source = nn.ModuleDict({"encoder": MNISTEncoder(), "decoder": MNISTDecoder()})
     torch.save({"state_dict": source.state_dict()}, tmp_path / "autoencoder.ckpt")
     model = classifier(
-        threshold=1.0, decoder=MNISTDecoder(), reconstruction_weight=3.0, encoder_checkpoint="autoencoder.ckpt"
+        threshold=1.0,
+        auxiliary_decoder=MNISTDecoder(),
+        reconstruction_weight=3.0,
+        encoder_checkpoint="autoencoder.ckpt",
     )
     trainer(tmp_path, limit_train_batches=0).fit(model, MNISTDataModule(batch_size=16))
-    loaded = {name: value for name, value in model.state_dict().items() if name.startswith("decoder.")}
-    assert all(torch.equal(value, source.state_dict()[name]) for name, value in loaded.items())
+    loaded = {name: value for name, value in model.state_dict().items() if name.startswith("auxiliary_decoder.")}
+    assert len(loaded) == len(source["decoder"].state_dict())
+    assert all(value.equal(source.state_dict()[name.removeprefix("auxiliary_")]) for name, value in loaded.items())
     mse = F.mse_loss(source["decoder"](source["encoder"](images * 0.5)), images)
     hidden = torch.full((6,), -1)
     assert model.training_step((images, hidden), 0).item() == pytest.approx(3 * mse.item(), rel=1e-5)
@@ -147,7 +151,10 @@ def test_distorted_images_stay_in_the_unit_interval() -> None:
     ("flags", "words"),
     [
         (["--model.fixmatch.threshold=1.5"], ["threshold=1.5", "0 to 1"]),
-        (["--model.fixmatch=null", "--model.decoder=MNISTDecoder"], ["model.decoder", "set model.fixmatch"]),
+        (
+            ["--model.fixmatch=null", "--model.auxiliary_decoder=MNISTDecoder"],
+            ["model.auxiliary_decoder", "set model.fixmatch"],
+        ),
         (["--model.freeze_encoder=true", "--model.cache_codes=true"], ["cache_codes false"]),
         (["--data.keep_unlabeled=false"], ["label_repeat=160", "keep_unlabeled true"]),
     ],

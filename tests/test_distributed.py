@@ -123,9 +123,10 @@ def test_started_processes_make_one_run_on_one_machine_and_on_two(run: Run, odd_
     script = ["bash", str(ROOT / "cluster/torchrun.sh"), "test", *flags, "--trainer.logger=null", "--ckpt_path=last"]
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"
     nodes = [start(script, NNODES="2", NODE_RANK=str(i), NPROC="1", MASTER_PORT=port, PATH=path) for i in range(2)]
-    for node in nodes:
-        out = node.communicate(timeout=600)[0]
-        assert node.returncode == 0, out
+    outputs = [node.communicate(timeout=600)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert ["test/mse" in out for out in outputs] == [True, False], outputs  # from the first node alone
+    assert len(values(run_dir, "test/mse")) == 1, outputs
     run("test", *QUICK, *data, "--ckpt_path", "last")
     for metric in ("mse", "psnr", "ssim"):
         two, one = values(run_dir, f"test/{metric}")

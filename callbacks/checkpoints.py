@@ -30,7 +30,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Writes the file."""
         data = io.BytesIO()  # torch, writing a file itself, hides why it could not
         torch.save(checkpoint, data)
-        write_atomically(Path(path), lambda file: file.write_bytes(data.getbuffer()))
+        try:
+            write_atomically(Path(path), lambda file: file.write_bytes(data.getbuffer()))
+        except OSError as error:
+            raise OSError(
+                f"{path} could not be written ({error.strerror}), what it held before is still good: make room on the"
+                " disk, and resume with --ckpt_path last"
+            ) from error
 
 
 class LastCheckpoint(ModelCheckpoint):

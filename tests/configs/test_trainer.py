@@ -9,6 +9,7 @@ import yaml
 from lightning.fabric.accelerators import cuda
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks import ChannelsLast
 from cli import PreimageCLI
@@ -70,6 +71,7 @@ def test_a_job_of_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "")  # so that monkeypatch takes back what Lightning sets
         monkeypatch.delenv(name)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # which Lightning sets for the whole process: later tests are rank 0
     job = trainer(monkeypatch, "slurm")
     assert (job.world_size, job.global_rank, job.local_rank, job.node_rank) == (4, 3, 1, 1)
     assert isinstance(job.strategy, DDPStrategy)

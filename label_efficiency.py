@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs/mnist"
 READERS = ("linear", "knn", "mlp")
 FITS = ("scratch", "finetune", "semi")
+NAMES = {"linear": "linear", "knn": "kNN", "mlp": "MLP", "scratch": "from scratch", "finetune": "fine-tuned"}
+NAMES["semi"] = "fine-tuned, semi-supervised"
 LABELS = ("10", "50", "100", "600", "1000", "3000", "all")
 COLUMNS = ("data", "labels", "method", "seed", "accuracy")
 VAL_SIZE = 100  # as in the configs, whose recipes were chosen on so many
@@ -202,7 +204,7 @@ def table(found: dict[Point, float]) -> str:
         counts = sorted({point.labels for point in found if point.data == data})
         lines += [["error, %, on " + data, *map(str, counts)], ["---"] * (1 + len(counts))]
         for method, errors in curves(found, data).items():
-            lines.append([method, *(_cell(errors.get(count, [])) for count in counts)])
+            lines.append([NAMES[method], *(_cell(errors.get(count, [])) for count in counts)])
         for name, points in PUBLISHED.items() if data == "mnist" else ():
             lines.append([name, *(f"{points[count]:.2f}" if count in points else "" for count in counts)])
         lines.append([])
@@ -233,12 +235,17 @@ def error_figure(found: dict[Point, float]) -> "Figure":
             counts = list(errors)
             mean = np.array([np.mean(errors[count]) for count in counts])
             deviation = np.array([np.std(errors[count], ddof=1) if len(errors[count]) > 1 else 0 for count in counts])
-            (line,) = panel.plot(counts, mean, marker="o", markersize=3, label=method)
+            (line,) = panel.plot(counts, mean, marker="o", markersize=3, label=NAMES[method])
             low = np.maximum(mean - deviation, mean / 10)  # the axis is logarithmic
             panel.fill_between(counts, low, mean + deviation, color=line.get_color(), alpha=0.2, linewidth=0)
         for (name, points), marker in zip(PUBLISHED.items() if data == "mnist" else (), "^s", strict=False):
             panel.plot(list(points), list(points.values()), marker, color="black", markersize=5, label=name)
         panel.set(title=data, xscale="log", yscale="log", xlabel="labels", ylabel="test error, %")
+        counts = sorted({point.labels for point in found if point.data == data})
+        panel.set_xticks(counts, [f"{count:,}" for count in counts])
+        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
         panel.legend(fontsize="x-small")
         panel.grid(alpha=0.3, which="both")
     return figure

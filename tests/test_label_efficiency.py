@@ -98,7 +98,7 @@ def test_table_and_figure_have_means_deviations_and_the_published_points(tmp_pat
     assert read(tmp_path / "points.csv") == found
     lines = table(found).splitlines()
     assert "| linear | 15.00 ± 7.07 |" in lines
-    assert "| knn | 25.00 |" in lines
+    assert "| kNN | 25.00 |" in lines
     assert f"| {list(PUBLISHED)[1]} | 3.33 |" in lines
     panels = error_figure(found).axes
     assert [panel.get_title() for panel in panels] == ["mnist", "fashion_mnist"]

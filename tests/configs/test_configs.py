@@ -50,7 +50,7 @@ def pretrain(run: Run, idx_root: Path, *overlays: str) -> None:
 def test_experiment_runs(config: str, overlay: list[str], run: Run, idx_root: Path) -> None:
     if overlay and config == "quickstart.yaml":
         pytest.skip("the overlay is for the MNIST configs")
-    if "finetune" in config or "frozen" in config or "invert" in config:
+    if any(word in config for word in ("finetune", "frozen", "semi", "invert")):
         pretrain(run, idx_root, *overlay)
     files = [f"--config={CONFIGS / name}" for name in (config, *overlay)]
     keep = f"--trainer.callbacks+={__name__}.Kept"

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+from .provenance import git_commit
 
 
 class GuardedLogger(Logger):
@@ -216,12 +217,3 @@ def _look_for_server(url: str, timeout: float) -> None:
         socket.create_connection((parts.hostname, parts.port or parts.scheme), min(timeout, 5.0)).close()
     except OSError as error:
         raise ConnectionError(f"{url} does not answer: {error}") from error
-
-
-def git_commit() -> str | None:
-    """The commit of this code, with `-dirty` after it where files were changed; None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

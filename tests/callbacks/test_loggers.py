@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from callbacks import WandbRunLogger
-from callbacks.loggers import git_commit
+from callbacks.provenance import git_commit
 from tests.conftest import QUICK, ROOT, Run
 from tests.test_cli import values
 

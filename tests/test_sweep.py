@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,9 @@ def test_a_random_sweep_draws_by_a_recorded_seed(tmp_path: Path, capsys: pytest.
 def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> None:
     file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 600}})
     command = [sys.executable, str(ROOT / "main.py"), "sweep", str(file), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     begun = tmp_path / "out/point_000/starts"
     while not begun.exists():
         assert process.poll() is None

@@ -45,7 +45,7 @@ full)
         for seed in 0 1 2 3 4; do
             models "$seed"
             run classifier "$seed" classifier
-            for labels in scratch finetune frozen; do
+            for labels in scratch finetune frozen semi; do
                 run classifier_100_$labels "$seed" classifier_100_$labels --data.label_seed "$seed"
             done
         done

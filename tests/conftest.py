@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers that spin on each other's threads are far slower than one
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the reference is the CPU, and processes that saw CUDA cannot fork
 
 import numpy as np
 import pytest

@@ -243,5 +243,5 @@ def test_a_checkpoint_is_an_artifact_only_if_asked_for(run: Run, monkeypatch: py
 
 
 def test_git_commit_is_none_outside_a_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("callbacks.loggers.__file__", str(tmp_path / "loggers.py"))
+    monkeypatch.setattr("callbacks.provenance.__file__", str(tmp_path / "provenance.py"))
     assert git_commit() is None

@@ -18,7 +18,7 @@ commands:
   predict     write codes and outputs of a checkpoint to predictions.npz
   layers      list the layers of a torchvision network and the shapes of their features
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
-  label-efficiency  test error against the number of labels, from one encoder, in a table and a figure
+  label-efficiency  draw test error against the number of labels, from one encoder, by method
 
 examples:
   preimage fit --config configs/quickstart.yaml

@@ -239,6 +239,7 @@ def _quieten() -> None:
         ".*Total length of `list` across ranks is zero.*",  # no validation split
         ".*isinstance.treespec, LeafSpec.*",
         ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
+        ".*args parameter is intended to run from within Python.*",  # as `atlas` and `label-efficiency` do
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -21,7 +21,7 @@ commands:
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
   sweep       run the points of a W&B sweep file without a server, some at a time or one per SLURM array index
   report      tables, curves and pictures of finished runs: report.md, results.csv and one page, index.html
-  label-efficiency  test error against the number of labels, from one encoder, in a table and a figure
+  label-efficiency  draw test error against the number of labels, from one encoder, by method
 
 examples:
   preimage fit --config configs/quickstart.yaml

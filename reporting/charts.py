@@ -175,7 +175,7 @@ def label_efficiency_charts(table: Table) -> list[Chart]:
     for row in table.rows:
         labels, accuracy = as_number(row.get("labels", "")), as_number(row.get("accuracy", ""))
         if labels is not None and labels > 0 and accuracy is not None:
-            samples[row.get("dataset", "")][row.get("method", "")][labels].append(accuracy)
+            samples[row.get("data", "")][row.get("method", "")][labels].append(accuracy)
             if not row.get("seed"):
                 published.add(row.get("method", ""))
     charts = []

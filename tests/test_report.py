@@ -266,7 +266,7 @@ def test_a_readme_without_markers_is_an_error_before_anything_is_written(
 
 
 def test_label_efficiency_and_sweeps_are_shown(runs: Path, tmp_path: Path) -> None:
-    rows = ["dataset,labels,method,seed,accuracy", "mnist,10,scratch,0,0.5", "mnist,10,scratch,1,0.7"]
+    rows = ["data,labels,method,seed,accuracy", "mnist,10,scratch,0,0.5", "mnist,10,scratch,1,0.7"]
     rows += ["mnist,100,scratch,0,0.9", "mnist,100,published,,0.95"]
     (runs / "label_efficiency.csv").write_text("\n".join(rows))
     (runs / "sweep.csv").write_text("beta,psnr\n1,18.123456\n")

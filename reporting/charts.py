@@ -166,7 +166,7 @@ def label_efficiency_charts(table: Table) -> list[Chart]:
     """Draws accuracy against the number of labels, a chart per data set and a line per method.
 
     Args:
-        table: Rows with `labels`, `method`, `accuracy`, perhaps `dataset` and `seed`; published points have no seed.
+        table: Rows with `labels`, `method`, `accuracy`, perhaps `data` and `seed`; published points have no seed.
     """
     samples: dict[str, dict[str, dict[float, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))

@@ -19,6 +19,7 @@ from evaluation.generation import Extractor, inception, measure_generation, name
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
 from evaluation.runs import Run, find_run, load_data, load_model
+from lightning_modules import Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
@@ -64,7 +65,9 @@ def main(args: Sequence[str]) -> None:
     rows = []
     for run in runs:
         checkpoint = {"file": run.checkpoint.name, "sha256": _sha256(run.checkpoint)}
-        found = None if options.overwrite else _done(run, checkpoint)
+        asked = {"images": options.images, "labels_per_class": options.labels_per_class}
+        asked |= {"extractor": extractor.name} if extractor else {}
+        found = None if options.overwrite else _done(run, checkpoint, asked)
         if found is not None:
             print(f"{run.folder}: done, --overwrite measures again")
         else:
@@ -72,7 +75,7 @@ def main(args: Sequence[str]) -> None:
                 found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
             except Exception as error:
                 raise ValueError(f"{run.folder}: {explain(error)}") from error
-            found["checkpoint"] = checkpoint
+            found |= {"checkpoint": checkpoint, "options": {"extractor": None} | asked}
             text = json.dumps(found, indent=2)
             write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
         rows.append(found)
@@ -122,7 +125,7 @@ def evaluate(
         "git_commit": provenance.get("git_commit"),
         "reconstruction": reconstruction,
         "generation": _generation(model, test, extractor, images, device, notes),
-        "reading": read_codes(splits, len(data.class_names), labels_per_class),
+        "reading": None if _encoder_run(model) else read_codes(splits, len(data.class_names), labels_per_class),
         "active_units": _active_units(model, splits["test"][0]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
@@ -138,11 +141,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _done(run: Run, checkpoint: dict[str, str]) -> dict[str, Any] | None:
-    """What was measured of the same checkpoint."""
+def _done(run: Run, checkpoint: dict[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What was measured of the same checkpoint in the same way; with any extractor, where none is asked for."""
     path = run.folder / FILE
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found if found.get("checkpoint") == checkpoint else None
+    same = found.get("checkpoint") == checkpoint and asked.items() <= found.get("options", {}).items()
+    return found if same else None
 
 
 def _training_minutes(run: Run) -> float | None:
@@ -181,11 +185,18 @@ def _active_units(model: EncoderModule, codes: torch.Tensor) -> int | None:
     return int(metric.compute())
 
 
+def _encoder_run(model: EncoderModule) -> str | None:
+    """Which run trained the encoder that is inverted: the readers of its codes are part of that run's evaluation."""
+    return model.encoder_checkpoint if isinstance(model, Inversion) else None
+
+
 def _notes(model: EncoderModule, data: InMemoryDataModule, splits: dict[str, Codes], device: torch.device) -> list[str]:
     """What figures do not say: on how many labels the readers rest, and what became of codes that are no vectors."""
     with torch.no_grad():
         image = to_float(data.test_set.images[:1], device)
         shape = model.code_of((image, data.test_set.labels[:1])).shape[1:]
+    if trained := _encoder_run(model):
+        return [f"its codes are read in the evaluation of {trained}"]
     codes, labels = splits["train"]
     notes = [f"the readers learn from {len(labels)} labels"]
     if "val" not in splits:
@@ -220,10 +231,10 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     if drawn := row["generation"]:
         source = f"{drawn['extractor']}, {drawn['images']} images"
         cells |= {f"FID: {source}": f"{drawn['fid']:.2f}", f"KID: {source}": f"{drawn['kid']:.4f}"}
-    reading = row["reading"]
-    figures = dict(zip(_READERS, (reading["linear"], reading["knn"], reading["mlp"]), strict=True))
-    figures |= {f"{count} labels": found for count, found in reading["few_labels"].items()}
-    cells |= {key: f"{100 * found['accuracy']:.2f} %" for key, found in figures.items()}
+    if reading := row["reading"]:
+        figures = dict(zip(_READERS, (reading["linear"], reading["knn"], reading["mlp"]), strict=True))
+        figures |= {f"{count} labels": found for count, found in reading["few_labels"].items()}
+        cells |= {key: f"{100 * found['accuracy']:.2f} %" for key, found in figures.items()}
     if row["active_units"] is not None:
         cells["active units"] = str(row["active_units"])
     if row["training_minutes"] is not None:

@@ -23,7 +23,7 @@ from tests.conftest import QUICK, Run
 
 KEYS = {"version", "name", "model", "data", "seed", "git_commit", "reconstruction", "generation", "reading"}
 KEYS |= {"active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second"}
-KEYS |= {"peak_memory_gb", "notes", "checkpoint"}
+KEYS |= {"peak_memory_gb", "notes", "checkpoint", "options"}
 MEASURED = ("images_per_second", "peak_memory_gb")  # with a clock, so never twice the same
 USER = """
 from torch import nn
@@ -160,6 +160,10 @@ def test_samples_are_compared_on_the_features_of_the_named_extractor(
         means, rebuilt = model.encoder(images), model.reconstruct(images)
     assert drawn["active_units"] == int((means.var(dim=0) > 0.01).sum())
     assert drawn["reconstruction"]["mse"] == pytest.approx(float(rebuilt.sub(images).square().mean()), rel=1e-4)
+    assert evaluate(vae, "--images", 150) == [drawn]  # no extractor is asked for: any will do
+    (again,) = evaluate(vae, "--images", 150, "--extractor", str(vae))
+    assert again["generation"]["extractor"] not in ("", name)
+    assert again["generation"]["fid"] != drawn["generation"]["fid"]
 
 
 def test_without_inception_samples_are_not_compared_and_a_note_says_so(
@@ -211,6 +215,17 @@ def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
     assert found["trainable_parameters"] < found["parameters"]
     assert 0.1 < found["reconstruction"]["normalized_error"] < 10
     assert set(found["reading"]["few_labels"]) == {"6"}
+
+
+def test_codes_that_are_inverted_are_read_in_the_run_that_made_them(
+    fit: Fit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = fit("trained") / "checkpoints/last.ckpt"
+    (found,) = evaluate(fit("inverted", "--model=Inversion", f"--model.encoder_checkpoint={trained}"))
+    assert found["reading"] is None and found["reconstruction"]["mse"] > 0
+    assert found["notes"] == [f"its codes are read in the evaluation of {trained}"]
+    (head,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| run |")]
+    assert "MSE" in head and "linear" not in head and "labels" not in head
 
 
 def test_bad_input_ends_in_one_line(

@@ -11,7 +11,6 @@ from datamodules import MNISTDataModule
 from lightning_modules import VAE, Classifier, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
 from tests.lightning_modules.test_base import trainer
 
-
 FEW: dict[str, Any] = {"num_labels": 30, "keep_unlabeled": True, "label_repeat": 9}
 
 

@@ -39,8 +39,9 @@ def gradient(model: Classifier, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def test_a_linear_classifier_of_two_classes_against_its_closed_form() -> None:
     torch.manual_seed(0)
-    linear, vat = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), VirtualAdversarialTraining(epsilon=0.8)
-    across = F.normalize(linear[1].weight[0] - linear[1].weight[1], dim=0).view(1, 1, 3, 4)  # the only way to change it
+    layer, vat = nn.Linear(12, 2), VirtualAdversarialTraining(epsilon=0.8)
+    linear = nn.Sequential(nn.Flatten(), layer)
+    across = F.normalize(layer.weight[0] - layer.weight[1], dim=0).view(1, 1, 3, 4)  # the only way to change it
     for image in torch.rand(8, 1, 1, 3, 4):
         divergence, entropy = vat(linear, image, linear(image))
         here = Categorical(logits=linear(image))

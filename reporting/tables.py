@@ -30,7 +30,7 @@ _TITLES = {
     "parameters": "parameters",
     "trainable_parameters": "trainable",
     "training_minutes": "training, min",
-    "images_per_second": "images/s",
+    "images_per_second": "images/s encoded",
     "peak_memory_gb": "peak memory, GB",
 }
 _DECIMALS = {"mse": 4, "psnr": 2, "ssim": 3, "normalized_error": 3, "fid": 1, "kid": 4, "elbo": 1}

@@ -149,6 +149,8 @@ def test_samples_are_compared_on_the_features_of_the_named_extractor(
         samples = torch.cat([model.sample(count) for count in (64, 64, 22)])
         fake = extractor((samples * 255).round() / 255)
         real = extractor(data.test_set.images[places] / 255)
+        mean, deviation = real.mean(dim=0), real.std(dim=0)
+        real, fake = (real - mean) / deviation, (fake - mean) / deviation
         metrics = [FrechetInceptionDistance(_Given(12)), KernelInceptionDistance(_Given(12), subset_size=150)]
         for metric in metrics:
             metric.update(real, real=True)

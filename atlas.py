@@ -15,11 +15,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from callbacks.run_directory import read_metrics, write_atomically
 from cli import PreimageCLI
 from datamodules import InMemoryDataModule
 from evaluation.measures import reconstruction_errors
 from evaluation.runs import checkpoint_in, load_data
+from files import read_metrics, write_atomically
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
 

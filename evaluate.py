@@ -12,13 +12,13 @@ import torch
 
 from atlas import OneLineErrorParser
 from callbacks.provenance import KEY
-from callbacks.run_directory import write_atomically
 from cli import explain
 from datamodules import InMemoryDataModule
 from evaluation.generation import Extractor, inception, measure_generation, named_extractor
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
 from evaluation.runs import Run, find_run, load_data, load_model
+from files import write_atomically
 from lightning_modules import Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint

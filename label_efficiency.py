@@ -15,11 +15,11 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 
 from atlas import OneLineErrorParser
-from callbacks.run_directory import read_metrics, write_atomically
 from cli import PreimageCLI
 from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
+from files import read_metrics, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:

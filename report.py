@@ -7,8 +7,8 @@ from os.path import relpath
 from pathlib import Path
 from urllib.parse import quote
 
-from callbacks.run_directory import write_atomically
 from cli import OneLineErrorParser
+from files import write_atomically
 from reporting.charts import few_label_chart, label_efficiency_charts
 from reporting.page import CHART_STYLE, by_data, colours_of, write_page
 from reporting.pictures import Comparison, compare, drawn

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import yaml
 
 from atlas import OneLineErrorParser
-from callbacks.run_directory import read_metrics, write_atomically
+from files import read_metrics, write_atomically
 
 Point = dict[str, Any]
 

@@ -5,7 +5,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from callbacks.run_directory import read_metrics
+from files import read_metrics
 
 
 def summarise(experiment: Path) -> dict[str, list[float]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from callbacks.run_directory import read_metrics
+from files import read_metrics
 
 # What says where and how a run went, not what it trained.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "name", "default_root_dir", "logger"}

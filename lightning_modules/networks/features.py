@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from ..checkpoints import check_fit, load_weights, weights_hash
+from .weights import check_fit, load_weights, weights_hash
 
 #: Short names of layers, by network: after the ReLU and, where there is one, the max-pool (system S4); fc8 has neither.
 ALIASES = {

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cli import PreimageCLI
 from datamodules import InMemoryDataModule
+from errors import CommandParser
 from evaluation.measures import reconstruction_errors
 from evaluation.runs import checkpoint_in, load_data
 from files import read_metrics, write_atomically
@@ -30,17 +31,9 @@ CONFIG = Path(__file__).parent / "configs/tiny_imagenet/atlas.yaml"
 COLUMNS = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
 
 
-class OneLineErrorParser(argparse.ArgumentParser):
-    """A parser that hands on what it does not know, and whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Says what is wrong and ends the process with code 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the atlas's own are for the fit of each layer."""
-    parser = OneLineErrorParser("preimage atlas", description=__doc__, allow_abbrev=False)
+    parser = CommandParser("preimage atlas", description=__doc__)
     parser.add_argument("--network", required=True, help="name of a torchvision network")
     parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
     parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")

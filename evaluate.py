@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from atlas import OneLineErrorParser
 from callbacks.provenance import KEY
-from cli import explain
 from datamodules import InMemoryDataModule
+from errors import CommandParser, explain
 from evaluation.generation import Extractor, inception, measure_generation, named_extractor
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
@@ -34,7 +33,7 @@ _COSTS = ("active units", "parameters", "trained, minutes", "images/s", "memory,
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the command's own change the data of every run."""
     epilog = "--data.NAME VALUE changes the data of every run, for example --data.root DIR."
-    parser = OneLineErrorParser("preimage evaluate", description=__doc__, epilog=epilog, allow_abbrev=False)
+    parser = CommandParser("preimage evaluate", description=__doc__, epilog=epilog)
     parser.add_argument(
         "--ckpt_path", required=True, nargs="+", metavar="RUN", help="run directories, or checkpoints inside them"
     )

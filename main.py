@@ -56,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     sys.path.insert(0, os.getcwd())  # a user's own classes are named by their import path
     gc.disable()  # nothing that the imports make is garbage: 1 s less at the start
-    from cli import PreimageCLI, explain
+    from cli import PreimageCLI
+    from errors import explain
 
     gc.freeze()
     gc.enable()

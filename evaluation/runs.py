@@ -10,8 +10,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from cli import condense
 from datamodules import InMemoryDataModule
+from errors import condense
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 

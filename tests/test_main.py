@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from cli import condense
 from main import main
 from tests.conftest import QUICK, ROOT, Fails, Run
 
@@ -80,16 +79,3 @@ def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: 
     assert "Probability mass spread over all classes" in out
     assert "lightning_modules.MNISTEncoder" in out
     assert "torch.nn.Linear" not in out
-
-
-def test_condense_keeps_the_path_and_the_reason() -> None:
-    tree = """Parser key "data":
-  Does not validate against any of the Union subtypes
-  Subtypes: [<class 'Data'>, <class 'NoneType'>]
-  Errors:
-    - Problem with given class_path 'Data':
-        Option 'siez' is not accepted
-    - Expected a <class 'NoneType'>
-  Given value type: <class 'dict'>
-  Given value: {'siez': 3}"""
-    assert condense(tree) == "Parser key \"data\": Problem with given class_path 'Data': Option 'siez' is not accepted"

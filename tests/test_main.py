@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,19 @@ def test_help_answers_before_lightning_is_imported() -> None:
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for word in ("fit", "validate", "test", "predict", "--config"):
         assert word in out
+
+
+def test_files_in_the_working_directory_do_not_stand_in_for_ours(tmp_path: Path) -> None:
+    for name in ("cli", "errors", "report"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    # As an installed `preimage` starts: of ours, the path need not have more than main.
+    code = "import runpy, sys; sys.argv = ['preimage', 'report', 'nowhere']; "
+    code += f"runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "there is no folder nowhere" in result.stderr
 
 
 def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:

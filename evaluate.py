@@ -16,7 +16,7 @@ from errors import CommandParser, explain
 from evaluation.generation import Extractor, inception, measure_generation, named_extractor
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
-from evaluation.runs import Run, find_run, load_data, load_model
+from evaluation.runs import Run, default_device, find_run, load_data, load_model
 from files import write_atomically
 from lightning_modules import Inversion
 from lightning_modules.base import EncoderModule
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> None:
     """Measures every run that has not been, and prints a table of all."""
     options, flags = parse(args)
     runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
     rows = []
     for run in runs:

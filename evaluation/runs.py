@@ -29,6 +29,11 @@ class Run(NamedTuple):
         return str(self.config.get("name") or self.folder.resolve().parent.name)
 
 
+def default_device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def find_run(path: str | Path) -> Run:
     """Finds a run by its directory, of which it takes the best checkpoint, or by one of its checkpoints.
 

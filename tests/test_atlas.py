@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from atlas import decoder_for, joined
+from atlas import decoder_for, joined, mean_of
 from lightning_modules.networks import inverters
 from main import main
 
@@ -126,3 +126,10 @@ def test_decoders_fit_tokens_and_channels_last(shape: tuple[int, ...]) -> None:
     config = decoder_for(shape, 32, 0.03)
     decoder = getattr(inverters, config["class_path"])(**config["init_args"])
     assert decoder(torch.rand(2, *shape)).shape == (2, 3, 32, 32)
+
+
+def test_the_mean_image_is_that_of_all_images_at_once() -> None:
+    images = torch.randint(256, (150, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean = mean_of(images)
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)

@@ -23,6 +23,7 @@ from evaluation.runs import checkpoint_in, default_device, load_data
 from files import read_metrics, write_atomically
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
+from reporting.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -227,8 +228,7 @@ def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
     def cell(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
-    lines = [columns, ["---"] * len(columns), *([cell(row.get(key, "")) for key in columns] for row in rows)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = markdown_table(columns, [[cell(row.get(key)) for key in columns] for row in rows])
     write_atomically(out / "atlas.csv", write_csv)
     write_atomically(out / "atlas.md", lambda path: path.write_text(table))
 

@@ -23,6 +23,7 @@ from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
 from lightning_modules.networks.gaussian import GaussianEncoder
+from reporting.tables import markdown_table
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
@@ -78,7 +79,7 @@ def main(args: Sequence[str]) -> None:
             text = json.dumps(found, indent=2)
             write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
         rows.append(found)
-    print(table(runs, rows))
+    print(table(runs, rows), end="")
     for run, row in zip(runs, rows, strict=True):
         for note in row["notes"]:
             print(f"{run.folder}: {note}")
@@ -218,8 +219,7 @@ def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:
     few = {key for row in cells for key in row if key.endswith(" labels")}
     order += [*_READERS, *sorted(few, key=lambda key: int(key.split()[0])), *_COSTS]
     columns = [key for key in order if any(row.get(key, "") for row in cells)]
-    lines = [columns, ["---"] * len(columns), *([row.get(key, "") for key in columns] for row in cells)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(columns, [[row.get(key, "") for key in columns] for row in cells])
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

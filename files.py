@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def run_name(folder: Path, config: Mapping[str, Any]) -> str:
+    """Name of the experiment that a run directory belongs to: the config's, else that of the folder above."""
+    return str(config.get("name") or folder.resolve().parent.name)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

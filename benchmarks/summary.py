@@ -1,11 +1,11 @@
 """Prints mean and standard deviation of the test metrics over the runs of each experiment."""
 
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 from files import read_metrics
+from reporting.runs import mean_and_deviation
 
 
 def summarise(experiment: Path) -> dict[str, list[float]]:
@@ -31,9 +31,8 @@ def main() -> None:
         for metric, values in sorted(summarise(folder).items()):
             if "class_" in metric:
                 continue
-            mean = sum(values) / len(values)
-            deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
-            print(f"{folder.name:28} {metric:14} {mean:.5f} +- {deviation:.5f} ({len(values)} runs)")
+            mean, deviation = mean_and_deviation(values)
+            print(f"{folder.name:28} {metric:14} {mean:.5f} +- {deviation or 0:.5f} ({len(values)} runs)")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from datamodules import InMemoryDataModule
 from errors import condense
+from files import run_name
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 
@@ -25,8 +26,8 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The config's name."""
-        return str(self.config.get("name") or self.folder.resolve().parent.name)
+        """Name of the experiment."""
+        return run_name(self.folder, self.config)
 
 
 def default_device() -> torch.device:

@@ -83,12 +83,6 @@ class FrozenFeatures(nn.Module):
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_pre_hook(_put_back)
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """Network, layer, weights and their hash, for the record."""
-        names = {"network": self.network_name, "layer": self.layer, "weights": self.weights}
-        return names | {"hash": self.weights_hash}
-
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] to features `(B, ...)`."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):

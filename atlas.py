@@ -9,19 +9,21 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 from torch import Tensor
 
-from callbacks.run_directory import read_metrics, write_atomically
 from cli import PreimageCLI
 from datamodules import InMemoryDataModule
-from evaluation.measures import reconstruction_errors
-from evaluation.runs import checkpoint_in, load_data
+from errors import CommandParser
+from evaluation.measures import BATCH, reconstruction_errors, to_float
+from evaluation.runs import checkpoint_in, default_device, load_data
+from files import read_metrics, write_atomically
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
+from reporting.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,17 +32,9 @@ CONFIG = Path(__file__).parent / "configs/tiny_imagenet/atlas.yaml"
 COLUMNS = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
 
 
-class OneLineErrorParser(argparse.ArgumentParser):
-    """A parser that hands on what it does not know, and whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Says what is wrong and ends the process with code 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the atlas's own are for the fit of each layer."""
-    parser = OneLineErrorParser("preimage atlas", description=__doc__, allow_abbrev=False)
+    parser = CommandParser("preimage atlas", description=__doc__)
     parser.add_argument("--network", required=True, help="name of a torchvision network")
     parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
     parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")
@@ -57,7 +51,18 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     suffix = "_random" if options.weights == "random" else ""
     options.out = options.out or Path("runs/atlas") / f"{options.network}{suffix}"
     options.config = options.config or [str(CONFIG)]
-    return options, rest
+    return options, joined(rest)
+
+
+def joined(flags: Sequence[str]) -> list[str]:
+    """Writes `--key value` as `--key=value`, so that the same settings are the same text."""
+    found: list[str] = []
+    for flag in flags:
+        if not flag.startswith("--") and found and found[-1].startswith("--") and "=" not in found[-1]:
+            found[-1] += f"={flag}"
+        else:
+            found.append(flag)
+    return found
 
 
 def main(args: Sequence[str]) -> None:
@@ -66,18 +71,17 @@ def main(args: Sequence[str]) -> None:
     overlays = [_overlay(options, layer, rest) for layer in options.layers]  # a wrong layer ends it before it begins
     for layer, (overlay, settings) in zip(options.layers, overlays, strict=True):
         _fit(options, layer, overlay, settings, rest)
-    data = load_data(options.out / options.layers[0])
-    rows = [_mean_image(data)]
+    data, device = load_data(options.out / options.layers[0]), default_device()
+    rows = [_mean_image(data, device)]
     pictures = []
     for layer in options.layers:
-        model = Inversion.load_from_checkpoint(
-            checkpoint_in(options.out / layer), map_location="cpu", weights_only=True
-        )
-        rows.append(_row(options, layer, model, data))
+        checkpoint = checkpoint_in(options.out / layer)
+        model = Inversion.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).to(device).eval()
+        rows.append(_row(options, layer, model, data, device))
         with torch.no_grad():
-            pictures.append(at_common_size(model.eval()(_spread(data, options.images))))
+            pictures.append(at_common_size(model(to_float(_spread(data, options.images), device))).cpu())
     _write_table(options.out, rows)
-    originals = at_common_size(_spread(data, options.images))
+    originals = at_common_size(to_float(_spread(data, options.images), torch.device("cpu")))
     names = [data.class_names[label] for label in data.test_set.labels[_places(data, options.images)].tolist()]
     figure = atlas_figure(options.network, rows, names, [originals, *pictures])
     write_atomically(options.out / "atlas.png", lambda path: figure.savefig(path, dpi=100))
@@ -151,24 +155,35 @@ def _places(data: InMemoryDataModule, count: int) -> Tensor:
 
 
 def _spread(data: InMemoryDataModule, count: int) -> Tensor:
-    """The images `(count, C, H, W)` in [0, 1] at these indices."""
-    return data.test_set.images[_places(data, count)].float() / 255
+    """The images at these indices, uint8 `(count, C, H, W)`."""
+    return data.test_set.images[_places(data, count)]
 
 
-def _errors(decode: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, float]:
-    """Errors at the common size of what `decode` makes of images `(N, C, H, W)` in [0, 1]."""
-    pairs = ((at_common_size(decode(part)), at_common_size(part)) for part in images.split(64))
+def _errors(decode: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> dict[str, float]:
+    """Errors at the common size of what `decode` makes of images, which are given as uint8 `(N, C, H, W)`."""
+    batches = (to_float(part, device) for part in images.split(BATCH))
+    pairs = ((at_common_size(decode(batch)), at_common_size(batch)) for batch in batches)
     return {f"{name}_{COMMON_SIZE}": value for name, value in reconstruction_errors(pairs).items()}
 
 
-def _mean_image(data: InMemoryDataModule) -> dict[str, Any]:
+def mean_of(images: Tensor) -> Tensor:
+    """The mean `(C, H, W)` in [0, 1] of uint8 images `(N, C, H, W)`, which are never all turned into floats."""
+    total = torch.zeros(images.shape[1:], dtype=torch.long)
+    for part in images.split(BATCH):
+        total += part.sum(dim=0)
+    return total / (255 * len(images))
+
+
+def _mean_image(data: InMemoryDataModule, device: torch.device) -> dict[str, Any]:
     """What a predictor gets that always answers with the mean training image."""
-    mean = data.train_set.images.float().mean(dim=0) / 255
-    images = data.test_set.images.float() / 255
-    return {"layer": "mean image", "values": 0} | _errors(lambda part: mean.expand_as(part), images)
+    mean = mean_of(data.train_set.images).to(device)
+    errors = _errors(lambda batch: mean.expand_as(batch), data.test_set.images, device)
+    return {"layer": "mean image", "values": 0} | errors
 
 
-def _row(options: argparse.Namespace, layer: str, model: Inversion, data: InMemoryDataModule) -> dict[str, Any]:
+def _row(
+    options: argparse.Namespace, layer: str, model: Inversion, data: InMemoryDataModule, device: torch.device
+) -> dict[str, Any]:
     run_dir: Path = options.out / layer
     tested = {key: value for row in read_metrics(run_dir / "metrics.csv") for key, value in row.items()}
     features: Any = model.encoder
@@ -182,20 +197,19 @@ def _row(options: argparse.Namespace, layer: str, model: Inversion, data: InMemo
         **{key: tested[f"test/{key}"] for key in COLUMNS},
     }
     if options.optimize:
-        row |= _baseline(options, model, data, run_dir / f"optimization_{options.optimize}.json")
+        path = run_dir / f"optimization_{options.optimize}.json"
+        row |= _baseline(model, _spread(data, options.optimize), device, path)
     return row
 
 
-def _baseline(options: argparse.Namespace, model: Inversion, data: InMemoryDataModule, path: Path) -> dict[str, float]:
+def _baseline(model: Inversion, images: Tensor, device: torch.device, path: Path) -> dict[str, float]:
     """PSNR of the search by gradient descent and of the decoder on the same few images, computed once."""
     if not path.is_file():
-        images = _spread(data, options.optimize)
         search = OptimizationInversion(model.encoder, image_size=COMMON_SIZE).eval()
-        model.eval()
         with torch.no_grad():
             found = {
-                "psnr_64_few": _errors(model, images)["psnr_64"],
-                "psnr_64_search": _errors(search, images)["psnr_64"],
+                "psnr_64_few": _errors(model, images, device)["psnr_64"],
+                "psnr_64_search": _errors(search, images, device)["psnr_64"],
             }
         write_atomically(path, lambda file: file.write_text(json.dumps(found)))
     found = json.loads(path.read_text())
@@ -214,8 +228,7 @@ def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
     def cell(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
-    lines = [columns, ["---"] * len(columns), *([cell(row.get(key, "")) for key in columns] for row in rows)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = markdown_table(columns, [[cell(row.get(key)) for key in columns] for row in rows])
     write_atomically(out / "atlas.csv", write_csv)
     write_atomically(out / "atlas.md", lambda path: path.write_text(table))
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from atlas import OneLineErrorParser
 from callbacks.provenance import KEY
-from callbacks.run_directory import write_atomically
-from cli import explain
 from datamodules import InMemoryDataModule
+from errors import CommandParser, explain
 from evaluation.generation import Extractor, inception, measure_generation, named_extractor
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
-from evaluation.runs import Run, find_run, load_data, load_model
+from evaluation.runs import Run, default_device, find_run, load_data, load_model
+from files import write_atomically
 from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
+from reporting.tables import markdown_table
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
@@ -33,7 +33,7 @@ _COSTS = ("active units", "parameters", "trained, minutes", "images/s encoded", 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the command's own change the data of every run."""
     epilog = "--data.NAME VALUE changes the data of every run, for example --data.root DIR."
-    parser = OneLineErrorParser("preimage evaluate", description=__doc__, epilog=epilog, allow_abbrev=False)
+    parser = CommandParser("preimage evaluate", description=__doc__, epilog=epilog)
     parser.add_argument(
         "--ckpt_path", required=True, nargs="+", metavar="RUN", help="run directories, or checkpoints inside them"
     )
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> None:
     """Measures every run that has not been, and prints a table of all."""
     options, flags = parse(args)
     runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
     rows = []
     for run in runs:
@@ -78,7 +78,7 @@ def main(args: Sequence[str]) -> None:
             text = json.dumps(found, indent=2)
             write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
         rows.append(found)
-    print(table(runs, rows))
+    print(table(runs, rows), end="")
     for run, row in zip(runs, rows, strict=True):
         for note in row["notes"]:
             print(f"{run.folder}: {note}")
@@ -221,8 +221,7 @@ def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:
     few = {key for row in cells for key in row if key.endswith(" labels")}
     order += [*_READERS, *sorted(few, key=lambda key: int(key.split()[0])), *_COSTS]
     columns = [key for key in order if any(row.get(key, "") for row in cells)]
-    lines = [columns, ["---"] * len(columns), *([row.get(key, "") for key in columns] for row in cells)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(columns, [[row.get(key, "") for key in columns] for row in cells])
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -14,12 +14,12 @@ import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 
-from atlas import OneLineErrorParser
-from callbacks.run_directory import read_metrics, write_atomically
 from cli import PreimageCLI
 from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
+from errors import CommandParser
+from files import read_metrics, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Point(NamedTuple):
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the command's own are for every fit."""
-    parser = OneLineErrorParser("preimage label-efficiency", description=__doc__, allow_abbrev=False)
+    parser = CommandParser("preimage label-efficiency", description=__doc__)
     parser.add_argument("--dataset", default="mnist", choices=list(SOURCES), help="which images")
     parser.add_argument("--root", default="data", help="folder with the IDX files, see MNISTDataModule")
     parser.add_argument(

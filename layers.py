@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cli import OneLineErrorParser
+from errors import CommandParser
 from lightning_modules.networks.features import layer_shapes, short_names
 
 
@@ -28,7 +28,8 @@ def main(args: Sequence[str]) -> None:
     Args:
         args: The arguments after `layers`.
     """
-    parser = OneLineErrorParser(prog="preimage layers", description=__doc__)
-    parser.add_function_arguments(print_layers, as_group=False)
-    options = parser.parse_args(list(args))
+    parser = CommandParser("preimage layers", description=__doc__)
+    parser.add_argument("--network", required=True, help="name of a torchvision classification network, as alexnet")
+    parser.add_argument("--image_size", type=int, default=224, help="height and width of the images, by default 224")
+    options = parser.parse_args(args)
     print_layers(options.network, options.image_size)

@@ -54,9 +54,11 @@ def main(args: Sequence[str] | None = None) -> None:
     if not set(given) - {"-h", "--help", "--debug"}:
         print(HELP)
         return
-    sys.path.insert(0, os.getcwd())  # a user's own classes are named by their import path
+    # A user's own classes are named by their import path; behind ours, for a report.py of theirs is not the command's.
+    sys.path += [os.path.dirname(os.path.abspath(__file__)), os.getcwd()]
     gc.disable()  # nothing that the imports make is garbage: 1 s less at the start
-    from cli import PreimageCLI, explain
+    from cli import PreimageCLI
+    from errors import explain
 
     gc.freeze()
     gc.enable()

@@ -7,8 +7,8 @@ from os.path import relpath
 from pathlib import Path
 from urllib.parse import quote
 
-from callbacks.run_directory import write_atomically
-from cli import OneLineErrorParser
+from errors import CommandParser
+from files import write_atomically
 from reporting.charts import few_label_chart, label_efficiency_charts
 from reporting.page import CHART_STYLE, by_data, colours_of, write_page
 from reporting.pictures import Comparison, compare, drawn
@@ -24,12 +24,12 @@ def main(args: Sequence[str]) -> None:
     Args:
         args: The arguments after `report`.
     """
-    parser = OneLineErrorParser(prog="preimage report", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="Run directories, or folders above them.")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="Folder of the report.")
-    parser.add_argument("--title", type=str, default="What every representation keeps", help="Heading of the page.")
-    parser.add_argument("--readme", type=Path | None, help="File whose part between the markers is written, too.")
-    options = parser.parse_args(list(args))
+    parser = CommandParser("preimage report", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report, by default report")
+    parser.add_argument("--title", default="What every representation keeps", help="heading of the page")
+    parser.add_argument("--readme", type=Path, help="file whose part between the markers is written, too")
+    options = parser.parse_args(args)
     write_report(options.runs, options.out, options.title, options.readme)
 
 

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from atlas import OneLineErrorParser
-from callbacks.run_directory import read_metrics, write_atomically
+from errors import CommandParser
+from files import read_metrics, write_atomically
 
 Point = dict[str, Any]
 
@@ -39,7 +39,7 @@ _KEYS = {
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the sweep's own are for every point."""
-    parser = OneLineErrorParser("preimage sweep", description=__doc__, allow_abbrev=False)
+    parser = CommandParser("preimage sweep", description=__doc__)
     parser.add_argument("file", type=Path, help="a sweep as `wandb sweep` takes it, with method grid or random")
     parser.add_argument("--out", type=Path, help="folder of the sweep, by default runs/sweeps/FILE")
     parser.add_argument("--jobs", type=int, default=1, help="points at a time")

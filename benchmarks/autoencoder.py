@@ -13,8 +13,8 @@ from throughput import PerItemImages
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from callbacks.run_directory import read_metrics
 from datamodules import MNISTDataModule
+from files import read_metrics
 from lightning_modules import MNISTDecoder, MNISTEncoder
 from main import main as preimage
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from clock import StepClock
 
-from callbacks.run_directory import read_metrics
 from datamodules import ImageFolderDataModule
+from files import read_metrics
 from lightning_modules import VAE, ConvDecoder, ConvGaussianEncoder
 from main import main as preimage
 

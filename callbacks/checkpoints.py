@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from .run_directory import write_atomically
+from files import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

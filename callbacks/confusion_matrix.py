@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
+from files import write_atomically
+
 from .loggers import WandbRunLogger
 from .pictures import Picture
-from .run_directory import run_directory, write_atomically
+from .run_directory import run_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from files import read_metrics
+
 from .pictures import save_picture
-from .run_directory import read_metrics, run_directory
+from .run_directory import run_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .run_directory import run_directory, write_atomically
+from files import write_atomically
+
+from .run_directory import run_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from .run_directory import run_directory, write_atomically
+from files import write_atomically
+
+from .run_directory import run_directory
 
 
 class PredictionWriter(BasePredictionWriter):

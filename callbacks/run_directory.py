@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
+from files import write_atomically
+
 from .loggers import WandbRunLogger
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file beside its place and moves it there when it is on the disk, so that none is ever half-written.
-
-    Args:
-        path: The file to make or replace; its folder is made if need be.
-        write: Called with the temporary path, which keeps the file's ending.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Reads a `metrics.csv`: one dictionary per row, without the cells that are empty."""
-    with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 class RunLogger(Logger):

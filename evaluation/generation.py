@@ -12,7 +12,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from lightning_modules import FrozenFeatures
 from lightning_modules.autoencoder import resize_to
-from lightning_modules.checkpoints import weights_hash
+from lightning_modules.networks.weights import weights_hash
 
 from .measures import BATCH, Images, to_float
 from .runs import find_run, load_model

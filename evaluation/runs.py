@@ -10,8 +10,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from cli import condense
 from datamodules import InMemoryDataModule
+from errors import condense
+from files import run_name
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 
@@ -25,8 +26,13 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The config's name."""
-        return str(self.config.get("name") or self.folder.resolve().parent.name)
+        """Name of the experiment."""
+        return run_name(self.folder, self.config)
+
+
+def default_device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def find_run(path: str | Path) -> Run:

@@ -12,8 +12,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from .checkpoints import check_fit, load_checkpoint, load_part, weights_hash
+from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
+from .networks.weights import check_fit, weights_hash
 from .schedules import OneCycle
 
 Split = Literal["train", "val", "test"]

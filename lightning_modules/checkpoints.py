@@ -1,14 +1,11 @@
-"""Loading of checkpoints: tensors and plain values only, and one clear line when a file does not fit."""
+"""Loading of Lightning checkpoints, and of one part of the model in them."""
 
-import hashlib
-import pickle
-import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from .networks.weights import check_fit, load_plain
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -27,71 +24,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train it first, or name the file of another run")
-    checkpoint = _load(path, mmap=True)
+    checkpoint = load_plain(path, mmap=True)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
     return checkpoint
-
-
-def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict on the CPU, under `weights_only`: a file of its own, or that of a Lightning checkpoint.
-
-    Raises:
-        ValueError: The file is truncated, or holds no state dict or more than tensors and plain values.
-    """
-    weights = _load(Path(path), mmap=False)  # older files cannot be mapped
-    if not isinstance(weights, dict):
-        raise ValueError(f"{path} holds no state dict but a {type(weights).__name__}: give another file")
-    found: dict[str, Tensor] = weights.get("state_dict", weights)
-    return found
-
-
-def _load(path: Path, mmap: bool) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL " in str(error) else "arbitrary objects"
-        raise ValueError(
-            f"{path} is refused: a checkpoint may hold tensors and plain values only, and this one holds {reason}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, struct.error) as error:
-        raise ValueError(f"{path} is truncated or no checkpoint: {_newest_other(path)}") from error
-
-
-def _newest_other(path: Path) -> str:
-    """Names the newest good checkpoint beside one that cannot be read."""
-    others = sorted(path.parent.glob("[!.]*.ckpt"), key=lambda other: other.stat().st_mtime, reverse=True)
-    for other in others:
-        try:
-            torch.load(other, map_location="cpu", weights_only=True, mmap=True)
-        except Exception:  # whatever is wrong with it, the next one is tried
-            continue
-        return f"the newest good one beside it is {other}"
-    return "there is no good one beside it"
-
-
-def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
-    """Compares two state dicts by name and shape.
-
-    Args:
-        expected: The state dict of the model.
-        found: The state dict to be loaded into it.
-        source: What `found` was read from, for the message.
-
-    Raises:
-        ValueError: A tensor is missing, left over, or of another shape; both shapes are named.
-    """
-    for name, tensor in expected.items():
-        if name not in found:
-            raise ValueError(f"{source} is of another model: it has no {name}, here of shape {tuple(tensor.shape)}")
-        if tensor.shape != found[name].shape:
-            raise ValueError(
-                f"{source} is of another model: its {name} has shape {tuple(found[name].shape)},"
-                f" the model's has {tuple(tensor.shape)}"
-            )
-    for name in found:
-        if name not in expected:
-            raise ValueError(f"{source} is of another model: its {name} {tuple(found[name].shape)} is not in the model")
 
 
 def load_part(module: nn.Module, path: str | Path, name: str) -> None:
@@ -111,12 +47,3 @@ def load_part(module: nn.Module, path: str | Path, name: str) -> None:
     part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     check_fit(module.state_dict(), part, f"the {name} in {path}")
     module.load_state_dict(part)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers of a module, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, value in (*module.named_parameters(), *module.named_buffers()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import yaml
 
-from callbacks.run_directory import read_metrics
+from files import read_metrics, run_name
 
 # What says where and how a run went, not what it trained.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "name", "default_root_dir", "logger"}
@@ -181,7 +182,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         if not run.config:
             continue
-        name = str(run.config.get("name") or run.path.parent.name)
+        name = run_name(run.path, run.config)
         key = json.dumps([name, _comparable(run.config)], sort_keys=True, default=str)
         group = groups.setdefault(key, Group(name, _class_name(run.config.get("model")), _data_name(run), []))
         group.runs.append(run)
@@ -196,10 +197,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation, which a single value has none of."""
-    mean = sum(values) / len(values)
+    mean = fmean(values)
     if len(values) == 1:
         return mean, None
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return mean, stdev(values) if math.isfinite(mean) else math.nan  # stdev refuses NaN and infinity
 
 
 def _unique(paths: Sequence[Path]) -> list[Path]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from atlas import decoder_for
+from atlas import decoder_for, joined, mean_of
 from lightning_modules.networks import inverters
 from main import main
 
@@ -43,6 +43,33 @@ def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
     atlas(tiny_imagenet, tmp_path)
     assert capsys.readouterr().out.count(": done") == 2
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
+
+
+def test_a_flag_means_the_same_with_a_space_and_with_an_equals_sign(
+    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    monkeypatch.setattr(f"{__name__}.LAYERS", ["features.12"])
+    atlas(tiny_imagenet, tmp_path, "--data.split_seed", "1", "--trainer.max_epochs", "1")
+    for flags in (["--data.split_seed=1"], ["--data.split_seed=1", "--trainer.max_epochs", "20"]):
+        capsys.readouterr()
+        atlas(tiny_imagenet, tmp_path, *flags)
+        assert "features.12: done" in capsys.readouterr().out
+
+
+def test_values_are_joined_to_their_flags() -> None:
+    flags = [
+        "--data.root",
+        "a b",
+        "--test_after_fit",
+        "--trainer.max_epochs=-1",
+        "--model.beta",
+        "-1",
+        "--x=1",
+        "stray",
+    ]
+    expected = ["--data.root=a b", "--test_after_fit", "--trainer.max_epochs=-1", "--model.beta=-1", "--x=1", "stray"]
+    assert joined(flags) == expected
 
 
 def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +126,10 @@ def test_decoders_fit_tokens_and_channels_last(shape: tuple[int, ...]) -> None:
     config = decoder_for(shape, 32, 0.03)
     decoder = getattr(inverters, config["class_path"])(**config["init_args"])
     assert decoder(torch.rand(2, *shape)).shape == (2, 3, 32, 32)
+
+
+def test_the_mean_image_is_that_of_all_images_at_once() -> None:
+    images = torch.randint(256, (150, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean = mean_of(images)
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)

@@ -16,6 +16,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from datamodules import InMemoryDataModule
+from evaluate import table
+from evaluation import runs
 from evaluation.generation import _Given
 from evaluation.runs import find_run, load_data, load_model
 from main import main
@@ -268,3 +270,11 @@ def test_bad_input_ends_in_one_line(
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
     assert not list(tmp_path.rglob("evaluation.json"))
+
+
+def test_no_name_breaks_the_table() -> None:
+    row = {"model": "VAE", "parameters": 1, "images_per_second": 1.0, "peak_memory_gb": 1.0}
+    row |= dict.fromkeys(("reconstruction", "generation", "reading", "active_units", "training_minutes"))
+    lines = table([runs.Run(Path("runs/a|b/version_0"), Path("best.ckpt"), {})], [row]).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith(r"| runs/a\|b/version_0 | VAE |")

@@ -17,7 +17,7 @@ def test_layers_are_listed_with_shapes_and_short_names(capsys: pytest.CaptureFix
         (["--network", "alxnet"], 1, "torchvision has no network alxnet: the nearest are alexnet"),
         (["--network", "alexnet", "--image_size", "16"], 1, "does not take images of 3 x 16 x 16"),
         (["--network", "alexnet", "--image_size", "big"], 2, "big"),
-        ([], 2, "required: network (see preimage layers --help)"),
+        ([], 2, "required: --network (see preimage layers --help)"),
     ],
 )
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], flags: list[str], code: int, words: str) -> None:
@@ -35,4 +35,4 @@ def test_help_describes_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "the layers of a network, and the shapes of their features" in out
-    assert "Name of a torchvision classification network" in out
+    assert "name of a torchvision classification network" in out

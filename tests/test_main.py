@@ -1,10 +1,10 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cli import condense
 from main import main
 from tests.conftest import QUICK, ROOT, Fails, Run
 
@@ -14,6 +14,19 @@ def test_help_answers_before_lightning_is_imported() -> None:
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for word in ("fit", "validate", "test", "predict", "--config"):
         assert word in out
+
+
+def test_files_in_the_working_directory_do_not_stand_in_for_ours(tmp_path: Path) -> None:
+    for name in ("cli", "errors", "report"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    # As an installed `preimage` starts: of ours, the path need not have more than main.
+    code = "import runpy, sys; sys.argv = ['preimage', 'report', 'nowhere']; "
+    code += f"runpy.run_path({str(ROOT / 'main.py')!r}, run_name='__main__')"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "there is no folder nowhere" in result.stderr
 
 
 def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,16 +93,3 @@ def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: 
     assert "Probability mass spread over all classes" in out
     assert "lightning_modules.MNISTEncoder" in out
     assert "torch.nn.Linear" not in out
-
-
-def test_condense_keeps_the_path_and_the_reason() -> None:
-    tree = """Parser key "data":
-  Does not validate against any of the Union subtypes
-  Subtypes: [<class 'Data'>, <class 'NoneType'>]
-  Errors:
-    - Problem with given class_path 'Data':
-        Option 'siez' is not accepted
-    - Expected a <class 'NoneType'>
-  Given value type: <class 'dict'>
-  Given value: {'siez': 3}"""
-    assert condense(tree) == "Parser key \"data\": Problem with given class_path 'Data': Option 'siez' is not accepted"

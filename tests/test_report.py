@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 
 from main import main
 from report import write_report
-from reporting.runs import read_run
+from reporting.runs import mean_and_deviation, read_run
 from tests.conftest import QUICK, ROOT, Fails
 
 CHROMIUM = shutil.which("chromium")
@@ -320,3 +321,10 @@ def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path
     assert other == "none:classifier,quickstart"
     assert scroll == "boxes scroll true"
     assert width == "width 375 beyond 0"
+
+
+def test_mean_and_deviation_bear_values_that_are_none() -> None:
+    assert mean_and_deviation([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5))
+    assert mean_and_deviation([2.0]) == (2.0, None)
+    assert mean_and_deviation([1.0, math.nan]) == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert mean_and_deviation([1.0, math.inf]) == pytest.approx((math.inf, math.nan), nan_ok=True)

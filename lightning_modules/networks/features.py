@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from ..checkpoints import check_fit, load_weights, weights_hash
+from .weights import check_fit, load_weights, weights_hash
 
 #: Short names of layers, by network: after the ReLU and, where there is one, the max-pool (system S4); fc8 has neither.
 ALIASES = {
@@ -82,12 +82,6 @@ class FrozenFeatures(nn.Module):
         self.requires_grad_(False).eval()
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_pre_hook(_put_back)
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Network, layer, weights and their hash, for the record."""
-        names = {"network": self.network_name, "layer": self.layer, "weights": self.weights}
-        return names | {"hash": self.weights_hash}
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] to features `(B, ...)`."""

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from callbacks import RunLogger
-from callbacks.run_directory import read_metrics, write_atomically
+from files import read_metrics
 from lightning_modules.checkpoints import load_checkpoint
 from tests.conftest import QUICK, Run
 
@@ -46,18 +46,6 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> N
     again.log_metrics({"loss": 0}, 29)
     again.save()
     assert read_metrics(logger.path) == [{"loss": 3, "step": 9}, {"loss": 19 / 3, "step": 19}, {"loss": 0, "step": 29}]
-
-
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    def fail(path: Path) -> None:
-        path.write_text("half")
-        raise OSError("disk full")
-
-    write_atomically(tmp_path / "file", lambda path: path.write_text("whole"))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "file", fail)
-    assert (tmp_path / "file").read_text() == "whole"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_classes_are_saved_in_their_order(run: Run) -> None:

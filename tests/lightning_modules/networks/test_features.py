@@ -135,7 +135,7 @@ def test_only_the_hash_is_in_a_state_dict(images: Tensor) -> None:
     parent = nn.Sequential(nn.Identity(), features, nn.Conv2d(4, 1, 1))
     state = parent.state_dict()
     assert list(state) == ["1._extra_state", "2.weight", "2.bias"]
-    assert bytes(state["1._extra_state"].tolist()).hex() == features.weights_hash == features.identity["hash"]
+    assert bytes(state["1._extra_state"].tolist()).hex() == features.weights_hash
     other = nn.Sequential(nn.Identity(), small(), nn.Conv2d(4, 1, 1))
     assert not other(images).equal(parent(images))
     other.load_state_dict(state)
@@ -254,7 +254,7 @@ def test_a_run_rebuilds_it_from_its_arguments(run: Run, fails: Fails, tmp_path: 
     assert names == ["encoder._extra_state"]
     model = Inversion.load_from_checkpoint(path, weights_only=True)
     encoder = features_of(model.encoder)
-    assert encoder.identity["hash"] == bytes(checkpoint["state_dict"]["encoder._extra_state"].tolist()).hex()
+    assert encoder.weights_hash == bytes(checkpoint["state_dict"]["encoder._extra_state"].tolist()).hex()
     (group,) = model.configure_optimizers().param_groups
     assert len(group["params"]) == len(list(model.decoder.parameters()))
     run("test", *flags, "--model.encoder.weights=random", f"--ckpt_path={path}")

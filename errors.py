@@ -1,0 +1,98 @@
+"""Errors in one line: of arguments, by parsers, and of runs, by `explain`."""
+
+import argparse
+import difflib
+import re
+from typing import Any, NoReturn
+
+from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+import callbacks
+import datamodules
+import lightning_modules
+
+_PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parses what LightningCLI does not: it can hand on flags it does not know, as jsonargparse cannot."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the arguments of `argparse.ArgumentParser`."""
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong and ends the process with code 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+class ShortHelpFormatter(DefaultHelpFormatter):
+    """Lists, of the four hundred modules that torch and its kin define, none where there are some of ours."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        listing = re.search(r"known subclasses: ([^)]*)", text)
+        ours = [name for name in listing[1].split(", ") if name.startswith(_PACKAGES)] if listing else []
+        return text.replace(listing[1], ", ".join(ours)) if listing and ours else text
+
+
+class OneLineErrorParser(LightningArgumentParser):
+    """LightningCLI's parser, whose errors are one line, without ninety lines of usage before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the arguments of LightningArgumentParser."""
+        self._file: Any = None
+        super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Remembers which of several files it is that cannot be parsed."""
+        self._file = path
+        config: Namespace = super().parse_path(path, *args, **kwargs)
+        self._file = None
+        return config
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Says what is wrong and ends the process with code 2; the parser of a part hands it to that of the whole."""
+        message = message if self._file is None else f"{self._file}: {message}"
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {condense(message)} (see {self.prog.split(' [')[0]} --help)\n")
+
+
+def explain(error: Exception) -> str:
+    """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
+    text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
+    if "cannot be multiplied" in text:
+        text += ": two parts of the model do not fit together, as an encoder and a decoder of another latent_dim"
+    known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
+    return text if known else f"{type(error).__name__}: {text}"
+
+
+def condense(message: str) -> str:
+    """Puts jsonargparse's tree of parse errors into one line, and suggests a class for a name that is none.
+
+    Args:
+        message: Indented lines, from the option down to the reason, with alternatives that do not apply in between.
+
+    Returns:
+        The path to the culprit and the reason.
+    """
+    noise = re.compile(
+        r"(- )?(Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Expected a path but|Given)"
+    )
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    kept = [line.removeprefix("- ") for line in lines if not noise.match(line)]
+    given = lines[-1].removeprefix("Given value: ")
+    if lines[-1].startswith("Given value: ") and "Got value" not in message and "(" not in given and "{" not in given:
+        kept.append(f"Got value: {given[:80]}")
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
+    text = re.sub(r" Subclass types expect one of: .*", "", text)
+    missing = re.search(r"Expected a dot import path string: (\S+)", text)
+    if missing is None:
+        return text
+    name = missing[1]
+    known = [*lightning_modules.__all__, *datamodules.__all__, *callbacks.__all__]
+    guess = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {guess[0]}?" if guess else "give the import path of a class, or the name of one of ours"
+    return text.replace(missing[0], f"there is no class {name}, {hint}").split(" Got value")[0]

@@ -1,0 +1,36 @@
+"""Files of a run that several parts write or read."""
+
+import csv
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file beside its place and moves it there when it is on the disk, so that none is ever half-written.
+
+    Args:
+        path: The file to make or replace; its folder is made if need be.
+        write: Called with the temporary path, which keeps the file's ending.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def run_name(folder: Path, config: Mapping[str, Any]) -> str:
+    """Name of the experiment that a run directory belongs to: the config's, else that of the folder above."""
+    return str(config.get("name") or folder.resolve().parent.name)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Reads a `metrics.csv`: one dictionary per row, without the cells that are empty."""
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

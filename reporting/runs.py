@@ -19,6 +19,8 @@ from files import read_metrics, run_name
 # What says where and how a run went, not what it trained.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "name", "default_root_dir", "logger"}
 _PLACES |= {"enable_progress_bar", "enable_model_summary"}
+# What a repetition of an experiment draws anew; other seeds, as of the split, say what is measured.
+_SEEDS = {"seed_everything", "label_seed"}
 
 
 @dataclass
@@ -230,11 +232,7 @@ def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
 
 def _comparable(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {
-            key: _comparable(value)
-            for key, value in tree.items()
-            if key not in _PLACES and key != "seed_everything" and not str(key).endswith("_seed")
-        }
+        return {key: _comparable(value) for key, value in tree.items() if key not in _PLACES | _SEEDS}
     if isinstance(tree, list):
         return [_comparable(value) for value in tree]
     return re.sub(r"version_\d+", "version_*", tree) if isinstance(tree, str) else tree

@@ -147,13 +147,20 @@ def test_the_test_of_a_run_stands_in_for_its_evaluation(runs: Path, tmp_path: Pa
     assert "FID" not in (tmp_path / "out/report.md").read_text()  # a column is there only where a run has a value
 
 
-def test_a_setting_that_differs_makes_two_rows(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "first", "second"),
+    [("batch_size", "32", "16"), ("split_seed", "0", "1"), ("binarize_seed", "null", "0")],
+)
+def test_a_setting_that_differs_makes_two_rows(
+    runs: Path, tmp_path: Path, setting: str, first: str, second: str
+) -> None:
     path = runs / "quickstart/version_1/config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["data"]["init_args"]["batch_size"] = 16
+    config["data"]["init_args"][setting] = int(second)
     path.write_text(yaml.safe_dump(config))
     write_report([runs], tmp_path / "out", "Title")
-    assert set(results(tmp_path / "out")) == {"quickstart (batch_size 32)", "quickstart (batch_size 16)", "classifier"}
+    rows = {f"quickstart ({setting} {value})" for value in (first, second)}
+    assert set(results(tmp_path / "out")) == rows | {"classifier"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "epoch,step\nx,1\n", "\udcff"])

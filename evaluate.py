@@ -1,7 +1,6 @@
 """`preimage evaluate`: reconstruction, generation, classification, time and memory of trained runs, in one table."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from evaluation.generation import Extractor, inception, measure_generation, name
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
 from evaluation.runs import Run, default_device, find_run, load_data, load_model
-from files import write_atomically
+from files import sha256, write_atomically
 from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
@@ -63,7 +62,7 @@ def main(args: Sequence[str]) -> None:
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
     rows = []
     for run in runs:
-        checkpoint = {"file": run.checkpoint.name, "sha256": _sha256(run.checkpoint)}
+        checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
         asked = {"images": options.images, "labels_per_class": options.labels_per_class}
         asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
         found = None if options.overwrite else _done(run, checkpoint, asked)
@@ -135,11 +134,6 @@ def evaluate(
         "peak_memory_gb": memory,
         "notes": notes,
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _done(run: Run, checkpoint: dict[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:

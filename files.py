@@ -1,6 +1,7 @@
 """Files of a run that several parts write or read."""
 
 import csv
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_name(folder: Path, config: Mapping[str, Any]) -> str:

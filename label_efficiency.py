@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import math
 import shutil
 import warnings
@@ -19,7 +20,7 @@ from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
 from errors import CommandParser
-from files import read_metrics, write_atomically
+from files import read_metrics, sha256, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:
@@ -60,13 +61,23 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="run of the encoder, by default runs/DATASET/autoencoder_all/version_0/checkpoints/last.ckpt",
     )
     parser.add_argument("--labels", nargs="+", default=list(LABELS), help="numbers of labels, or all")
-    parser.add_argument("--methods", nargs="+", default=[*READERS, *FITS], choices=[*READERS, *FITS])
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[*READERS, "scratch", "finetune"],
+        choices=[*READERS, *FITS],
+        help="readers of the frozen code, and fits of the encoder; semi takes the other images too, and longest",
+    )
     parser.add_argument("--seeds", type=int, default=5, help="draws of the labels, and of the weights")
-    parser.add_argument("--steps", type=int, default=1500, help="steps of a fit from labels alone, of 100 images each")
-    parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"))
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="least steps of a fit from labels, of 100 images; at least 10 passes"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"), help="folder of the table and fits")
     options, rest = parser.parse_known_args(args)
     if wrong := [count for count in options.labels if count != "all" and not count.isdigit()]:
         parser.error(f"--labels takes numbers or all, not {wrong[0]}")
+    if min(options.seeds, options.steps) < 1:
+        parser.error("--seeds and --steps must be at least 1")
     if options.encoder_checkpoint is None:
         options.encoder_checkpoint = Path(f"runs/{options.dataset}/autoencoder_all/version_0/checkpoints/last.ckpt")
     return options, rest
@@ -79,12 +90,16 @@ def main(args: Sequence[str]) -> None:
     data = MNISTDataModule(options.dataset, options.root, val_size=VAL_SIZE)
     data.prepare_data()
     data.setup("fit")
-    every = len(data.train_set)
+    every, classes = len(data.train_set), len(data.class_names)
+    counts = [every if labels == "all" else int(labels) for labels in options.labels]
+    if wrong := [count for count in counts if count != every and (count % classes or not classes <= count <= every)]:
+        raise ValueError(f"--labels {wrong[0]}: give a multiple of {classes}, at most {every}, or all")
+    _claim(options, rest)
     path = options.out / "label_efficiency.csv"
     found = read(path)
     codes = None
     for seed in range(options.seeds):  # seed by seed, so that an interrupted figure has all its points
-        for count in (every if labels == "all" else int(labels) for labels in options.labels):
+        for count in counts:
             for method in options.methods:
                 point = Point(options.dataset, count, method, seed)
                 if point in found or (method == "semi" and count == every):  # which leaves no image without a label
@@ -99,6 +114,16 @@ def main(args: Sequence[str]) -> None:
     figure = error_figure(found)
     write_atomically(options.out / "label_efficiency.png", lambda file: figure.savefig(file, dpi=120))
     print(table(found), options.out / "label_efficiency.png", sep="\n")
+
+
+def _claim(options: argparse.Namespace, flags: list[str]) -> None:
+    """Keeps figures of two encoders or recipes out of one table."""
+    made_by = {"encoder": sha256(options.encoder_checkpoint), "steps": options.steps, "flags": flags}
+    path = options.out / "made_by.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if known.setdefault(options.dataset, made_by) != made_by:
+        raise ValueError(f"{options.out} has figures of another encoder or other options: give another --out")
+    write_atomically(path, lambda file: file.write_text(json.dumps(known, indent=2)))
 
 
 def read(path: Path) -> dict[Point, float]:
@@ -182,7 +207,8 @@ def fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) 
         flags.append(f"--data.label_repeat={max(1, 16_000 // point.labels)}")
     else:
         flags.append(f"--data.repeat={max(1, 5000 // point.labels)}")
-        flags += ["--trainer.max_epochs=-1", f"--trainer.max_steps={options.steps}"]
+        steps = max(options.steps, math.ceil(10 * point.labels / 100))
+        flags += ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}"]
     config = CONFIGS / f"classifier_100_{point.method}.yaml"
     PreimageCLI(["fit", f"--config={config}", *flags, *rest, f"--run_dir={run_dir}", "--test_after_fit"])
     return [row["test/accuracy"] for row in read_metrics(run_dir / "metrics.csv") if "test/accuracy" in row][-1]

@@ -14,7 +14,6 @@ from lightning_modules import Autoencoder
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
 from lightning_modules.metrics import NormalizedError, reconstruction_metrics
-from lightning_modules.networks.weights import weights_hash
 
 BATCH = 64  # one for all models, so that their memory and speed can be compared
 ERRORS = ("mse", "psnr", "ssim", "normalized_error")

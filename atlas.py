@@ -34,7 +34,8 @@ COLUMNS = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the atlas's own are for the fit of each layer."""
-    parser = CommandParser("preimage atlas", description=__doc__)
+    epilog = "All other flags go to the fit of each layer, for example --data.root DIR --trainer.max_epochs 20."
+    parser = CommandParser("preimage atlas", description=__doc__, epilog=epilog)
     parser.add_argument("--network", required=True, help="name of a torchvision network")
     parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
     parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")
@@ -118,7 +119,7 @@ def _overlay(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[
     encoder = {"class_path": "FrozenFeatures", "init_args": arguments | {"image_size": options.feature_size}}
     overlay = {"model": {"init_args": {"encoder": encoder, "decoder": decoder}}}
     own = [flag for flag in rest if not flag.startswith("--trainer.")]
-    given = [overlay, features.weights_hash, [Path(name).read_text() for name in options.config], own]
+    given = [overlay, features.weights_hash, [yaml.safe_load(Path(name).read_text()) for name in options.config], own]
     settings = hashlib.sha256(json.dumps(given).encode()).hexdigest()
     done = options.out / layer / "done.json"
     if done.is_file() and json.loads(done.read_text())["settings"] != settings:

@@ -1,4 +1,4 @@
-"""The atlas of SqueezeNet on Tiny ImageNet, and the recipe of system S4 in the same wall time for each layer.
+"""The atlas of SqueezeNet on Tiny ImageNet, and its layers under `original.yaml` in the same wall time.
 
 Run as `python benchmarks/squeezenet.py WEIGHTS ROOT [OUT]`: the file of torchvision's weights of squeezenet1_1, the
 folder or zip file of the images, and a folder for the runs, in which a second start skips what is done.
@@ -29,7 +29,7 @@ def main() -> None:
     data = f"--data.root={root}"
     preimage([*own, "--layers", *LAYERS, f"--out={out / 'squeezenet1_1'}", "--optimize=40", data])
     rows = psnr(out / "squeezenet1_1")
-    print(f"\n{'layer':12}{'minutes':>8}{'PSNR':>8}{'S4':>8}{'search':>8}{'mean':>8}")
+    print(f"\n{'layer':12}{'minutes':>8}{'PSNR':>8}{'original':>10}{'search':>8}{'mean':>8}")
     for layer in LAYERS:
         minutes = json.loads((out / "squeezenet1_1" / layer / "done.json").read_text())["minutes"]
         configs = [f"--config={CONFIGS / name}" for name in ("atlas.yaml", "original.yaml")]
@@ -37,9 +37,9 @@ def main() -> None:
         time = f"--trainer.max_time={{days: 0, hours: 0, minutes: 0, seconds: {int(60 * minutes)}}}"
         preimage([*own, "--layers", layer, *configs, f"--out={out / 'original' / layer}", data, time])
         theirs = psnr(out / "original" / layer)[layer]["psnr_64"]
-        numbers = [float(rows[layer][key]) for key in ("minutes", "psnr_64")]
-        numbers += [float(theirs), float(rows[layer]["psnr_64_search"]), float(rows["mean image"]["psnr_64"])]
-        print(f"{layer:12}" + "".join(f"{number:8.2f}" for number in numbers))
+        minutes, ours = (float(rows[layer][key]) for key in ("minutes", "psnr_64"))
+        search, mean = float(rows[layer]["psnr_64_search"]), float(rows["mean image"]["psnr_64"])
+        print(f"{layer:12}{minutes:8.2f}{ours:8.2f}{float(theirs):10.2f}{search:8.2f}{mean:8.2f}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from atlas import decoder_for, joined, mean_of
+from atlas import CONFIG, decoder_for, joined, mean_of
 from lightning_modules.networks import inverters
 from main import main
 
@@ -45,15 +45,17 @@ def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
 
 
-def test_a_flag_means_the_same_with_a_space_and_with_an_equals_sign(
+def test_spaces_and_comments_change_no_settings(
     tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["preimage"])
     monkeypatch.setattr(f"{__name__}.LAYERS", ["features.12"])
     atlas(tiny_imagenet, tmp_path, "--data.split_seed", "1", "--trainer.max_epochs", "1")
-    for flags in (["--data.split_seed=1"], ["--data.split_seed=1", "--trainer.max_epochs", "20"]):
+    commented = tmp_path / "commented.yaml"
+    commented.write_text(f"# a comment\n{CONFIG.read_text()}")
+    for flags in ([f"--config={commented}"], ["--trainer.max_epochs", "20"]):
         capsys.readouterr()
-        atlas(tiny_imagenet, tmp_path, *flags)
+        atlas(tiny_imagenet, tmp_path, "--data.split_seed=1", *flags)
         assert "features.12: done" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""The strided encoder and decoder of the real/fake classifier that also reconstructs (system S0)."""
+"""The strided encoder and decoder of the real/fake classifier that also reconstructs."""
 
 from typing import Literal
 

@@ -17,7 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from .weights import check_fit, load_weights, weights_hash
 
-#: Short names of layers, by network: after the ReLU and, where there is one, the max-pool (system S4); fc8 has neither.
+#: Short names of layers, by network: after the ReLU and, where there is one, the max-pool; fc8 has neither.
 ALIASES = {
     "alexnet": {
         "conv1": "features.2",

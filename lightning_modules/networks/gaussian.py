@@ -52,7 +52,7 @@ class MNISTGaussianEncoder(GaussianEncoder):
 
 
 class ConvGaussianEncoder(GaussianEncoder):
-    """Five strided convolutions with batch norm, and the two heads (system S1).
+    """Five strided convolutions with batch norm, and the two heads.
 
     Maps images `(B, in_channels, S, S)` in [0, 1], S a multiple of 32, to codes.
     """
@@ -78,7 +78,7 @@ class ConvGaussianEncoder(GaussianEncoder):
 
 
 class ConvDecoder(nn.Sequential):
-    """A linear layer and five stages of upsampling and convolution (system S1), to images in [0, 1].
+    """A linear layer and five stages of upsampling and convolution, to images in [0, 1].
 
     Maps codes `(B, latent_dim)` to `(B, out_channels, S, S)`. The last layer is a sigmoid of logits: the original's
     Tanh, rescaled from [-1, 1] to [0, 1], is the sigmoid of twice its argument.

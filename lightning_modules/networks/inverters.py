@@ -1,4 +1,4 @@
-"""Decoders that rebuild images from the features of a network (Dosovitskiy and Brox 2016, arXiv 1506.02753; S4)."""
+"""Decoders that rebuild images from the features of a network (Dosovitskiy and Brox 2016, arXiv 1506.02753)."""
 
 import math
 
@@ -10,7 +10,7 @@ SLOPE = 0.2
 
 
 class ConvInverter(nn.Sequential):
-    """Three 3x3 convolutions and up-convolutions that double the size until it is the image's (system S4).
+    """Three 3x3 convolutions and up-convolutions that double the size until it is the image's.
 
     Maps feature maps `(B, in_channels, in_size, in_size)` to images `(B, out_channels, S, S)` in [0, 1]. `S` is
     `in_size` times a power of two: 6, 12, ..., 192 from AlexNet's conv5, and 13, 26, 52, 104, 208, 416 from its conv2.
@@ -27,7 +27,7 @@ class ConvInverter(nn.Sequential):
             in_channels: Channels of the feature map.
             in_size: Height and width of the feature map.
             image_size: Height and width of the images, `in_size` times a power of two.
-            width: Factor of every channel count but the image's: 1 is the paper's network, 0.5 that of S4.
+            width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
             out_channels: Channels of the images.
         """
         channels, doublings = scaled(256, width), doublings_between(in_size, image_size)
@@ -44,7 +44,7 @@ class ConvInverter(nn.Sequential):
 
 
 class FullyConnectedInverter(nn.Sequential):
-    """Three linear layers, reshaped to 4 x 4, and up-convolutions that double the size (system S4).
+    """Three linear layers, reshaped to 4 x 4, and up-convolutions that double the size.
 
     Maps features `(B, in_features)`, or any that flatten to it, to images `(B, out_channels, S, S)` in [0, 1]. `S` is
     8, 16, 32 or any other such power of two; the up-convolutions have 256, 128, 64, 32, ... channels, and the last of
@@ -57,7 +57,7 @@ class FullyConnectedInverter(nn.Sequential):
         Args:
             in_features: Number of features; of a feature map, channels times height times width.
             image_size: Height and width of the images, a power of two from 8 on.
-            width: Factor of every channel count but the image's: 1 is the paper's network, 0.5 that of S4.
+            width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
             out_channels: Channels of the images.
         """
         channels, doublings = scaled(256, width), doublings_between(4, image_size)

@@ -1,4 +1,4 @@
-"""The small convolutional encoder and decoder for 28 x 28 grayscale images (system S2/S3)."""
+"""The small convolutional encoder and decoder for 28 x 28 grayscale images."""
 
 from torch import nn
 

@@ -8,7 +8,7 @@ from lightning_modules import ConvInverter, FullyConnectedInverter
 from tests.lightning_modules.networks.test_networks import parameters
 
 
-# Derived by hand from S4's table: weights plus biases of every layer. `up` is the sum over 256 -> 256, 128, 64, 32, 3:
+# Derived by hand from the layers: weights plus biases of each. `up` is the sum over 256 -> 256, 128, 64, 32, 3:
 # 1,638,656 + 819,328 + 204,864 + 51,232 + 2,403 = 2,716,483, at half width 409,728 + ... + 1,203 = 679,843.
 @pytest.mark.parametrize(
     ("network", "count"),

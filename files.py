@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         write: Called with the temporary path, which keeps the file's ending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")  # nodes that share the folder share process ids
     try:
         write(temporary)
         with temporary.open("rb+") as file:

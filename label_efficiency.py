@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,23 +22,15 @@ from datamodules.splits import balanced_subset
 from errors import CommandParser
 from files import read_metrics, sha256, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from reporting.charts import error_figure
+from reporting.label_errors import COLOURS, error_table, errors_of
 
 CONFIGS = Path(__file__).parent / "configs/mnist"
 READERS = ("linear", "knn", "mlp")
 FITS = ("scratch", "finetune", "semi")
-NAMES = {"linear": "linear", "knn": "kNN", "mlp": "MLP", "scratch": "from scratch", "finetune": "fine-tuned"}
-NAMES["semi"] = "fine-tuned, semi-supervised"
 LABELS = ("10", "50", "100", "600", "1000", "3000", "all")
 COLUMNS = ("data", "labels", "method", "seed", "accuracy")
 VAL_SIZE = 100  # as in the configs, whose recipes were chosen on so many
-#: Test error on MNIST in percent by number of labels: Kingma et al. 2014 (arXiv 1406.5298), table 1.
-PUBLISHED = {
-    "M1+TSVM, Kingma et al.": {100: 11.82, 600: 5.72, 1000: 4.24, 3000: 3.49},
-    "M1+M2, Kingma et al.": {100: 3.33, 600: 2.59, 1000: 2.40, 3000: 2.18},
-}
 
 
 class Point(NamedTuple):
@@ -111,9 +103,10 @@ def main(args: Sequence[str]) -> None:
                     found[point] = fit(point, every, options, rest)
                 write(path, found)
                 print(f"{point.data}, {point.labels} labels, {method}, seed {seed}: {found[point]:.4f}", flush=True)
-    figure = error_figure(found)
-    write_atomically(options.out / "label_efficiency.png", lambda file: figure.savefig(file, dpi=120))
-    print(table(found), options.out / "label_efficiency.png", sep="\n")
+    errors = errors_of(point._asdict() | {"accuracy": accuracy} for point, accuracy in found.items())
+    figure = error_figure(errors, COLOURS)
+    write_atomically(options.out / "label_efficiency.png", lambda file: figure.savefig(file, dpi=150))
+    print(error_table(errors), options.out / "label_efficiency.png", sep="\n")
 
 
 def _claim(options: argparse.Namespace, flags: list[str]) -> None:
@@ -212,66 +205,3 @@ def fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) 
     config = CONFIGS / f"classifier_100_{point.method}.yaml"
     PreimageCLI(["fit", f"--config={config}", *flags, *rest, f"--run_dir={run_dir}", "--test_after_fit"])
     return [row["test/accuracy"] for row in read_metrics(run_dir / "metrics.csv") if "test/accuracy" in row][-1]
-
-
-def curves(found: dict[Point, float], data: str) -> dict[str, dict[int, list[float]]]:
-    """Test errors in percent over the seeds, by method and number of labels."""
-    lines: dict[str, dict[int, list[float]]] = {}
-    for point, accuracy in sorted(found.items()):
-        if point.data == data:
-            lines.setdefault(point.method, {}).setdefault(point.labels, []).append(100 * (1 - accuracy))
-    return {method: lines[method] for method in (*READERS, *FITS) if method in lines}
-
-
-def table(found: dict[Point, float]) -> str:
-    """Test errors in percent as a Markdown table, mean and standard deviation over the seeds."""
-    lines = []
-    for data in sorted({point.data for point in found}):
-        counts = sorted({point.labels for point in found if point.data == data})
-        lines += [["error, %, on " + data, *map(str, counts)], ["---"] * (1 + len(counts))]
-        for method, errors in curves(found, data).items():
-            lines.append([NAMES[method], *(_cell(errors.get(count, [])) for count in counts)])
-        for name, points in PUBLISHED.items() if data == "mnist" else ():
-            lines.append([name, *(f"{points[count]:.2f}" if count in points else "" for count in counts)])
-        lines.append([])
-    return "\n".join(f"| {' | '.join(line)} |" if line else "" for line in lines)
-
-
-def _cell(errors: list[float]) -> str:
-    if not errors:
-        return ""
-    return f"{np.mean(errors):.2f}" + (f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else "")
-
-
-def error_figure(found: dict[Point, float]) -> "Figure":
-    """Plots test error against the number of labels, a panel per data set.
-
-    Args:
-        found: Accuracies.
-
-    Returns:
-        The figure: lines are means over seeds, bands one standard deviation either way.
-    """
-    from matplotlib.figure import Figure
-
-    names = sorted({point.data for point in found}, reverse=True)
-    figure = Figure(figsize=(1 + 5 * len(names), 4.5), layout="constrained")
-    for panel, data in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for method, errors in curves(found, data).items():
-            counts = list(errors)
-            mean = np.array([np.mean(errors[count]) for count in counts])
-            deviation = np.array([np.std(errors[count], ddof=1) if len(errors[count]) > 1 else 0 for count in counts])
-            (line,) = panel.plot(counts, mean, marker="o", markersize=3, label=NAMES[method])
-            low = np.maximum(mean - deviation, mean / 10)  # the axis is logarithmic
-            panel.fill_between(counts, low, mean + deviation, color=line.get_color(), alpha=0.2, linewidth=0)
-        for (name, points), marker in zip(PUBLISHED.items() if data == "mnist" else (), "^s", strict=False):
-            panel.plot(list(points), list(points.values()), marker, color="black", markersize=5, label=name)
-        panel.set(title=data, xscale="log", yscale="log", xlabel="labels", ylabel="test error, %")
-        counts = sorted({point.labels for point in found if point.data == data})
-        panel.set_xticks(counts, [f"{count:,}" for count in counts])
-        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}")
-        panel.legend(fontsize="x-small")
-        panel.grid(alpha=0.3, which="both")
-    return figure

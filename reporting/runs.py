@@ -127,7 +127,7 @@ def read_findings(folders: Sequence[Path]) -> Findings:
         folders: Run directories, or folders above them.
 
     Raises:
-        ValueError: There is no run and no atlas.
+        ValueError: There is no run, no atlas and no table of label efficiency.
     """
     found: dict[str, list[Path]] = {"run": [], "atlas.csv": [], "sweep.csv": [], "label_efficiency.csv": []}
     for folder in folders:
@@ -142,7 +142,7 @@ def read_findings(folders: Sequence[Path]) -> Findings:
             if {"config.yaml", "metrics.csv", "atlas.csv"} & set(files):
                 below.clear()  # a run holds no runs, and those of an atlas are rows of its table
     paths = {name: _unique(paths) for name, paths in found.items()}
-    if not paths["run"] and not paths["atlas.csv"]:
+    if not any(paths[name] for name in ("run", "atlas.csv", "label_efficiency.csv")):
         where = ", ".join(map(str, folders))
         raise ValueError(
             f"there is no run in {where}: a run directory has a config.yaml and a metrics.csv; train first"

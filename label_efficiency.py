@@ -51,7 +51,8 @@ class Point(NamedTuple):
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the command's own are for every fit."""
-    parser = CommandParser("preimage label-efficiency", description=__doc__)
+    epilog = "All other flags go to every fit, for example --trainer.accelerator cpu."
+    parser = CommandParser("preimage label-efficiency", description=__doc__, epilog=epilog)
     parser.add_argument("--dataset", default="mnist", choices=list(SOURCES), help="which images")
     parser.add_argument("--root", default="data", help="folder with the IDX files, see MNISTDataModule")
     parser.add_argument(
@@ -60,10 +61,12 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="run of the encoder, by default runs/DATASET/autoencoder_all/version_0/checkpoints/last.ckpt",
     )
     parser.add_argument("--labels", nargs="+", default=list(LABELS), help="numbers of labels, or all")
-    parser.add_argument("--methods", nargs="+", default=[*READERS, *FITS], choices=[*READERS, *FITS])
+    every = [*READERS, *FITS]
+    parser.add_argument("--methods", nargs="+", default=every, choices=every, help="readers and fits, by default all")
     parser.add_argument("--seeds", type=int, default=5, help="draws of the labels, and of the weights")
     parser.add_argument("--steps", type=int, default=1500, help="steps of a fit from labels alone, of 100 images each")
-    parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"))
+    out = Path("runs/label_efficiency")
+    parser.add_argument("--out", type=Path, default=out, help=f"folder of the figure and the runs, by default {out}")
     options, rest = parser.parse_known_args(args)
     if wrong := [count for count in options.labels if count != "all" and not count.isdigit()]:
         parser.error(f"--labels takes numbers or all, not {wrong[0]}")

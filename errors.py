@@ -18,9 +18,9 @@ _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 class CommandParser(argparse.ArgumentParser):
     """Parses what LightningCLI does not: it can hand on flags it does not know, as jsonargparse cannot."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, prog: str, **kwargs: Any) -> None:
         """Takes the arguments of `argparse.ArgumentParser`."""
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and ends the process with code 2."""

@@ -221,9 +221,13 @@ def _versions(folder: Path) -> list[Path]:
     return sorted(runs, key=lambda path: int(path.name.removeprefix("version_")))
 
 
+def _own_runs(config: Namespace) -> list[Path]:
+    """The runs that this command may go on with, newest first: that of `--run_dir`, else those of the experiment."""
+    return [Path(config.run_dir)] if config.run_dir else _versions(_experiment_directory(config))[::-1]
+
+
 def _newest_checkpoint(config: Namespace, which: str) -> Path:
-    folders = [Path(config.run_dir)] if config.run_dir else _versions(_experiment_directory(config))
-    for folder in reversed(folders):
+    for folder in _own_runs(config):
         path = folder / "checkpoints" / f"{which}.ckpt"
         if path.is_file():
             load_checkpoint(path)
@@ -234,7 +238,7 @@ def _newest_checkpoint(config: Namespace, which: str) -> Path:
 
 def _requeued_checkpoint(config: Namespace) -> str | None:
     """The checkpoint from which a requeued SLURM job goes on; None where it was stopped before there was one."""
-    for folder in reversed(_versions(_experiment_directory(config))):
+    for folder in _own_runs(config):
         job, path = folder / "slurm_job", folder / "checkpoints/last.ckpt"
         if job.is_file() and job.read_text() == slurm_job() and path.is_file():
             return str(path)

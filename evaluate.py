@@ -1,7 +1,6 @@
 """`preimage evaluate`: reconstruction, generation, classification, time and memory of trained runs, in one table."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -17,18 +16,17 @@ from evaluation.generation import Extractor, inception, measure_generation, name
 from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
 from evaluation.readers import read_codes
 from evaluation.runs import Run, default_device, find_run, load_data, load_model
-from files import write_atomically
-from lightning_modules import Inversion
+from files import sha256, write_atomically
+from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
-from lightning_modules.networks.gaussian import GaussianEncoder
 from reporting.tables import markdown_table
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
 _READERS = ("linear", "kNN", "MLP")
-_COSTS = ("active units", "parameters", "trained, minutes", "images/s", "memory, GB")
+_COSTS = ("active units", "parameters", "trained, minutes", "images/s encoded", "memory, GB")
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -64,9 +62,9 @@ def main(args: Sequence[str]) -> None:
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
     rows = []
     for run in runs:
-        checkpoint = {"file": run.checkpoint.name, "sha256": _sha256(run.checkpoint)}
+        checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
         asked = {"images": options.images, "labels_per_class": options.labels_per_class}
-        asked |= {"extractor": extractor.name} if extractor else {}
+        asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
         found = None if options.overwrite else _done(run, checkpoint, asked)
         if found is not None:
             print(f"{run.folder}: done, --overwrite measures again")
@@ -75,7 +73,7 @@ def main(args: Sequence[str]) -> None:
                 found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
             except Exception as error:
                 raise ValueError(f"{run.folder}: {explain(error)}") from error
-            found |= {"checkpoint": checkpoint, "options": {"extractor": None} | asked}
+            found |= {"checkpoint": checkpoint, "options": asked}
             text = json.dumps(found, indent=2)
             write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
         rows.append(found)
@@ -108,12 +106,14 @@ def evaluate(
     """
     model, data = load_model(run).to(device), load_data(run.folder, flags)
     rebuild, test = rebuilder(model), data.test_set.images
+    trained = _encoder_run(model)
     if not len(test) or not (data.train_set.labels >= 0).any():
         raise ValueError("an evaluation needs test images, and labels of training images: the data has none")
-    speed, memory = measure_speed(rebuild or model.encoder, test, device)
+    speed, memory = measure_speed(model.encoder, test, device)
     reconstruction = measure_reconstruction(rebuild, test, device) if rebuild else None
-    splits = encode_splits(model, data, device)
-    notes = _notes(model, data, splits, device)
+    splits = encode_splits(model, data, ["test"] if trained else ["train", "val", "test"], device)
+    elsewhere = [f"its codes are read in the evaluation of {trained}"]
+    notes = elsewhere if trained else _notes(model, data, splits, device)
     seed = run.config.get("seed_everything")
     provenance = load_checkpoint(run.checkpoint).get(KEY, {})
     return {
@@ -125,7 +125,7 @@ def evaluate(
         "git_commit": provenance.get("git_commit"),
         "reconstruction": reconstruction,
         "generation": _generation(model, test, extractor, images, device, notes),
-        "reading": None if _encoder_run(model) else read_codes(splits, len(data.class_names), labels_per_class),
+        "reading": None if trained else read_codes(splits, len(data.class_names), labels_per_class),
         "active_units": _active_units(model, splits["test"][0]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
@@ -136,15 +136,13 @@ def evaluate(
     }
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _done(run: Run, checkpoint: dict[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What was measured of the same checkpoint in the same way; with any extractor, where none is asked for."""
+    """What was measured of the same checkpoint as asked for; with any extractor and data, where none is asked for."""
     path = run.folder / FILE
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): --overwrite measures again") from error
     same = found.get("checkpoint") == checkpoint and asked.items() <= found.get("options", {}).items()
     return found if same else None
 
@@ -178,7 +176,7 @@ def _generation(
 
 def _active_units(model: EncoderModule, codes: torch.Tensor) -> int | None:
     """Of codes that are held to a standard normal prior, since the threshold is meant for their scale."""
-    if not isinstance(model.encoder, GaussianEncoder):
+    if not isinstance(model, VAE):
         return None
     metric = ActiveUnits(codes.shape[1])
     metric.update(codes)
@@ -195,8 +193,6 @@ def _notes(model: EncoderModule, data: InMemoryDataModule, splits: dict[str, Cod
     with torch.no_grad():
         image = to_float(data.test_set.images[:1], device)
         shape = model.code_of((image, data.test_set.labels[:1])).shape[1:]
-    if trained := _encoder_run(model):
-        return [f"its codes are read in the evaluation of {trained}"]
     codes, labels = splits["train"]
     notes = [f"the readers learn from {len(labels)} labels"]
     if "val" not in splits:
@@ -238,5 +234,5 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         cells["active units"] = str(row["active_units"])
     if row["training_minutes"] is not None:
         cells["trained, minutes"] = f"{row['training_minutes']:.1f}"
-    cells |= {"images/s": f"{row['images_per_second']:,.0f}", "memory, GB": f"{row['peak_memory_gb']:.2f}"}
+    cells |= {"images/s encoded": f"{row['images_per_second']:,.0f}", "memory, GB": f"{row['peak_memory_gb']:.2f}"}
     return cells

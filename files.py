@@ -1,7 +1,9 @@
 """Files of a run that several parts write or read."""
 
 import csv
+import hashlib
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         write: Called with the temporary path, which keeps the file's ending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")  # nodes that share the folder share process ids
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -23,6 +25,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_name(folder: Path, config: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 import argparse
 import csv
+import json
 import math
 import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,25 +20,17 @@ from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
 from errors import CommandParser
-from files import read_metrics, write_atomically
+from files import read_metrics, sha256, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from reporting.charts import error_figure
+from reporting.label_errors import COLOURS, error_table, errors_of
 
 CONFIGS = Path(__file__).parent / "configs/mnist"
 READERS = ("linear", "knn", "mlp")
 FITS = ("scratch", "finetune", "semi")
-NAMES = {"linear": "linear", "knn": "kNN", "mlp": "MLP", "scratch": "from scratch", "finetune": "fine-tuned"}
-NAMES["semi"] = "fine-tuned, semi-supervised"
 LABELS = ("10", "50", "100", "600", "1000", "3000", "all")
 COLUMNS = ("data", "labels", "method", "seed", "accuracy")
 VAL_SIZE = 100  # as in the configs, whose recipes were chosen on so many
-#: Test error on MNIST in percent by number of labels: Kingma et al. 2014 (arXiv 1406.5298), table 1.
-PUBLISHED = {
-    "M1+TSVM, Kingma et al.": {100: 11.82, 600: 5.72, 1000: 4.24, 3000: 3.49},
-    "M1+M2, Kingma et al.": {100: 3.33, 600: 2.59, 1000: 2.40, 3000: 2.18},
-}
 
 
 class Point(NamedTuple):
@@ -61,15 +54,23 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="run of the encoder, by default runs/DATASET/autoencoder_all/version_0/checkpoints/last.ckpt",
     )
     parser.add_argument("--labels", nargs="+", default=list(LABELS), help="numbers of labels, or all")
-    every = [*READERS, *FITS]
-    parser.add_argument("--methods", nargs="+", default=every, choices=every, help="readers and fits, by default all")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[*READERS, "scratch", "finetune"],
+        choices=[*READERS, *FITS],
+        help="readers of the frozen code, and fits of the encoder; semi takes the other images too, and longest",
+    )
     parser.add_argument("--seeds", type=int, default=5, help="draws of the labels, and of the weights")
-    parser.add_argument("--steps", type=int, default=1500, help="steps of a fit from labels alone, of 100 images each")
-    out = Path("runs/label_efficiency")
-    parser.add_argument("--out", type=Path, default=out, help=f"folder of the figure and the runs, by default {out}")
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="least steps of a fit from labels, of 100 images; at least 10 passes"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"), help="folder of the table and fits")
     options, rest = parser.parse_known_args(args)
     if wrong := [count for count in options.labels if count != "all" and not count.isdigit()]:
         parser.error(f"--labels takes numbers or all, not {wrong[0]}")
+    if min(options.seeds, options.steps) < 1:
+        parser.error("--seeds and --steps must be at least 1")
     if options.encoder_checkpoint is None:
         options.encoder_checkpoint = Path(f"runs/{options.dataset}/autoencoder_all/version_0/checkpoints/last.ckpt")
     return options, rest
@@ -82,12 +83,16 @@ def main(args: Sequence[str]) -> None:
     data = MNISTDataModule(options.dataset, options.root, val_size=VAL_SIZE)
     data.prepare_data()
     data.setup("fit")
-    every = len(data.train_set)
+    every, classes = len(data.train_set), len(data.class_names)
+    counts = [every if labels == "all" else int(labels) for labels in options.labels]
+    if wrong := [count for count in counts if count != every and (count % classes or not classes <= count <= every)]:
+        raise ValueError(f"--labels {wrong[0]}: give a multiple of {classes}, at most {every}, or all")
+    _claim(options, rest)
     path = options.out / "label_efficiency.csv"
     found = read(path)
     codes = None
     for seed in range(options.seeds):  # seed by seed, so that an interrupted figure has all its points
-        for count in (every if labels == "all" else int(labels) for labels in options.labels):
+        for count in counts:
             for method in options.methods:
                 point = Point(options.dataset, count, method, seed)
                 if point in found or (method == "semi" and count == every):  # which leaves no image without a label
@@ -99,9 +104,20 @@ def main(args: Sequence[str]) -> None:
                     found[point] = fit(point, every, options, rest)
                 write(path, found)
                 print(f"{point.data}, {point.labels} labels, {method}, seed {seed}: {found[point]:.4f}", flush=True)
-    figure = error_figure(found)
-    write_atomically(options.out / "label_efficiency.png", lambda file: figure.savefig(file, dpi=120))
-    print(table(found), options.out / "label_efficiency.png", sep="\n")
+    errors = errors_of(point._asdict() | {"accuracy": accuracy} for point, accuracy in found.items())
+    figure = error_figure(errors, COLOURS)
+    write_atomically(options.out / "label_efficiency.png", lambda file: figure.savefig(file, dpi=150))
+    print(error_table(errors), options.out / "label_efficiency.png", sep="\n")
+
+
+def _claim(options: argparse.Namespace, flags: list[str]) -> None:
+    """Keeps figures of two encoders or recipes out of one table."""
+    made_by = {"encoder": sha256(options.encoder_checkpoint), "steps": options.steps, "flags": flags}
+    path = options.out / "made_by.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if known.setdefault(options.dataset, made_by) != made_by:
+        raise ValueError(f"{options.out} has figures of another encoder or other options: give another --out")
+    write_atomically(path, lambda file: file.write_text(json.dumps(known, indent=2)))
 
 
 def read(path: Path) -> dict[Point, float]:
@@ -185,70 +201,8 @@ def fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) 
         flags.append(f"--data.label_repeat={max(1, 16_000 // point.labels)}")
     else:
         flags.append(f"--data.repeat={max(1, 5000 // point.labels)}")
-        flags += ["--trainer.max_epochs=-1", f"--trainer.max_steps={options.steps}"]
+        steps = max(options.steps, math.ceil(10 * point.labels / 100))
+        flags += ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}"]
     config = CONFIGS / f"classifier_100_{point.method}.yaml"
     PreimageCLI(["fit", f"--config={config}", *flags, *rest, f"--run_dir={run_dir}", "--test_after_fit"])
     return [row["test/accuracy"] for row in read_metrics(run_dir / "metrics.csv") if "test/accuracy" in row][-1]
-
-
-def curves(found: dict[Point, float], data: str) -> dict[str, dict[int, list[float]]]:
-    """Test errors in percent over the seeds, by method and number of labels."""
-    lines: dict[str, dict[int, list[float]]] = {}
-    for point, accuracy in sorted(found.items()):
-        if point.data == data:
-            lines.setdefault(point.method, {}).setdefault(point.labels, []).append(100 * (1 - accuracy))
-    return {method: lines[method] for method in (*READERS, *FITS) if method in lines}
-
-
-def table(found: dict[Point, float]) -> str:
-    """Test errors in percent as a Markdown table, mean and standard deviation over the seeds."""
-    lines = []
-    for data in sorted({point.data for point in found}):
-        counts = sorted({point.labels for point in found if point.data == data})
-        lines += [["error, %, on " + data, *map(str, counts)], ["---"] * (1 + len(counts))]
-        for method, errors in curves(found, data).items():
-            lines.append([NAMES[method], *(_cell(errors.get(count, [])) for count in counts)])
-        for name, points in PUBLISHED.items() if data == "mnist" else ():
-            lines.append([name, *(f"{points[count]:.2f}" if count in points else "" for count in counts)])
-        lines.append([])
-    return "\n".join(f"| {' | '.join(line)} |" if line else "" for line in lines)
-
-
-def _cell(errors: list[float]) -> str:
-    if not errors:
-        return ""
-    return f"{np.mean(errors):.2f}" + (f" ± {np.std(errors, ddof=1):.2f}" if len(errors) > 1 else "")
-
-
-def error_figure(found: dict[Point, float]) -> "Figure":
-    """Plots test error against the number of labels, a panel per data set.
-
-    Args:
-        found: Accuracies.
-
-    Returns:
-        The figure: lines are means over seeds, bands one standard deviation either way.
-    """
-    from matplotlib.figure import Figure
-
-    names = sorted({point.data for point in found}, reverse=True)
-    figure = Figure(figsize=(1 + 5 * len(names), 4.5), layout="constrained")
-    for panel, data in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for method, errors in curves(found, data).items():
-            counts = list(errors)
-            mean = np.array([np.mean(errors[count]) for count in counts])
-            deviation = np.array([np.std(errors[count], ddof=1) if len(errors[count]) > 1 else 0 for count in counts])
-            (line,) = panel.plot(counts, mean, marker="o", markersize=3, label=NAMES[method])
-            low = np.maximum(mean - deviation, mean / 10)  # the axis is logarithmic
-            panel.fill_between(counts, low, mean + deviation, color=line.get_color(), alpha=0.2, linewidth=0)
-        for (name, points), marker in zip(PUBLISHED.items() if data == "mnist" else (), "^s", strict=False):
-            panel.plot(list(points), list(points.values()), marker, color="black", markersize=5, label=name)
-        panel.set(title=data, xscale="log", yscale="log", xlabel="labels", ylabel="test error, %")
-        counts = sorted({point.labels for point in found if point.data == data})
-        panel.set_xticks(counts, [f"{count:,}" for count in counts])
-        panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}")
-        panel.legend(fontsize="x-small")
-        panel.grid(alpha=0.3, which="both")
-    return figure

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from errors import CommandParser
 from files import write_atomically
-from reporting.charts import few_label_chart, label_efficiency_charts
-from reporting.page import CHART_STYLE, by_data, colours_of, write_page
+from reporting.charts import describe, svg
+from reporting.label_errors import error_table, errors_of
+from reporting.page import error_figures, write_page
 from reporting.pictures import Comparison, compare, drawn
 from reporting.runs import Findings, Table, read_findings
 from reporting.tables import columns_of, markdown_results, markdown_table, plain, shortened, shown, write_csv
@@ -74,17 +75,14 @@ def _split(readme: Path) -> tuple[str, str]:
 def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comparison]) -> dict[Path, str]:
     """Writes the pictures that Markdown shows, and returns what each shows."""
     pictures = {}
-    colours = colours_of(findings.groups)
-    charts = [chart for table in findings.label_efficiency for chart in label_efficiency_charts(table)]
-    charts += [chart for groups in by_data(findings.groups).values() if (chart := few_label_chart(groups, colours))]
     for place, comparison in enumerate(comparisons):
         path = folder / f"reconstructions_{place}.png"
         write_atomically(path, partial(drawn(comparison).save, optimize=True))
         pictures[path] = f"Test images of {comparison.data}, and what each model rebuilds of them"
-    for place, chart in enumerate(charts):
+    for place, figure in enumerate(error_figures(findings)):
         path = folder / f"few_labels_{place}.svg"
-        write_atomically(path, partial(Path.write_text, data=chart.svg(CHART_STYLE)))
-        pictures[path] = f"{chart.title}: accuracy against the number of labels"
+        write_atomically(path, partial(Path.write_text, data=svg(figure)))
+        pictures[path] = describe(figure)
     return pictures
 
 
@@ -92,6 +90,7 @@ def _body(findings: Findings, pictures: dict[Path, str], base: Path) -> str:
     """The results in Markdown, for a file in the folder `base`."""
     note = "Mean ± standard deviation over seeds, on the test split."
     parts = [note, markdown_results(findings.groups, columns_of(findings.groups))]
+    parts += [error_table(errors_of(table.rows)) for table in findings.label_efficiency]
     parts += [f"![{plain(text)}]({quote(relpath(path, base))})" for path, text in pictures.items()]
     parts += [_table(table) for table in (*findings.atlases, *findings.sweeps)]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"

@@ -64,13 +64,16 @@ class LastCheckpoint(ModelCheckpoint):
         self._received = 0
         self._handlers: dict[int, Any] = {}
         self._saved_at = (0, 0.0)  # step and time
+        self._asked_at = (0, 0.0)
+        self._ask_next: float = 0  # step
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over the signals, after Lightning has."""
         self._received = 0
         self._step = trainer.global_step
-        self._saved_at = self._step, time.monotonic()
+        self._saved_at = self._asked_at = self._step, time.monotonic()
+        self._ask_next = self._step
         signals = [signal.SIGINT, signal.SIGTERM]
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
@@ -86,24 +89,28 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Saves if it is time, and stops after the step in which a signal came."""
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
-        received, due = self._agree(trainer)
         # Lightning would resume behind a validation that is still to come: the save waits until it is over.
         loop = trainer.fit_loop
         validates = loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        if (received or due) and stepped and not trainer.is_last_batch and not validates:
-            self._save(trainer)
-            self._stop(trainer, received)
+        if stepped and self._step >= self._ask_next and not trainer.is_last_batch and not validates:
+            received, due = self._agree(trainer)
+            if received or due:
+                self._save(trainer)
+                self._stop(trainer, received)
 
     def _agree(self, trainer: Trainer) -> tuple[int, bool]:
         """The signal that any process got, and whether it is time to save: the same on all of them."""
-        step, last = self._saved_at
-        due = self._step - step >= self.every_n_steps or time.monotonic() - last >= 60 * self.every_n_minutes
-        if trainer.world_size > 1:
-            device = trainer.strategy.root_device
-            agreed = trainer.strategy.reduce(torch.tensor([self._received, due], device=device), reduce_op="max")
-            received, due = agreed.tolist()
-            return received, bool(due)
-        return self._received, due
+        (step, last), (asked, before), now = self._saved_at, self._asked_at, time.monotonic()
+        due = self._step - step >= self.every_n_steps or now - last >= 60 * self.every_n_minutes
+        if trainer.world_size == 1:
+            return self._received, due
+        # To ask is to wait for the device and for the others: about once a second is enough, or after 50 short steps.
+        pace = (now - before) / max(1, self._step - asked)
+        given = torch.tensor([self._received, due, pace], device=trainer.strategy.root_device)
+        received, due, pace = trainer.strategy.reduce(given, reduce_op="max").tolist()
+        self._asked_at = self._step, now
+        self._ask_next = min(self._step + max(1, int(1 / max(pace, 0.02))), step + self.every_n_steps)
+        return int(received), bool(due)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves between two epochs, when all that the first has left behind is written."""

@@ -1,5 +1,6 @@
 """What the nearest neighbours of a code know about its class."""
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -82,8 +83,10 @@ def training_codes(trainer: Trainer, pl_module: LightningModule) -> list[tuple[T
     """
     shuffled = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     found = []
+    once = copy(shuffled.dataset)
+    once.places = None  # an image that comes up again in an epoch is no further neighbour
     # In order and whole: the training's own loader has the share of one process.
-    images = DataLoader(dataset=shuffled.dataset, batch_size=shuffled.batch_size, collate_fn=shuffled.collate_fn)
+    images = DataLoader(dataset=once, batch_size=shuffled.batch_size, collate_fn=shuffled.collate_fn)
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
         for batch in images:
             batch = trainer.strategy.batch_to_device(batch)

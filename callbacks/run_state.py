@@ -1,6 +1,8 @@
 """What a checkpoint needs besides weights and optimiser for a resumed run to end as if it had never stopped."""
 
 import random
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ KEY = "run_state"
 
 
 class RunState(Callback):
-    """Keeps random states, training metrics and the length of `metrics.csv` in every checkpoint, and restores them.
+    """Keeps random states, metrics and the length of `metrics.csv` in every checkpoint, and restores them.
 
     Random states and metrics are those of each process.
     """
@@ -28,7 +30,7 @@ class RunState(Callback):
         """Adds the state, and marks a checkpoint that is made between two epochs as such."""
         own = {
             "random": _random_states(pl_module.device),
-            "metrics": {name: _metric_state(metric) for name, metric in _training_metrics(pl_module).items()},
+            "metrics": {name: _metric_state(metric) for name, metric in _metrics(pl_module) if metric.update_called},
             "logged": {key: float(value) for key, value in trainer.callback_metrics.items()},
         }
         processes = [own] * trainer.world_size
@@ -72,21 +74,20 @@ class RunState(Callback):
             return
         own = loaded["processes"][trainer.global_rank]
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in own["logged"].items()})
-        for name, metric in _training_metrics(pl_module).items():
+        for name, metric in _metrics(pl_module):
             for key, value in own["metrics"].get(name, {}).items():
-                setattr(metric, key, value)
+                setattr(metric, key, deepcopy(value))  # metrics of one compute group share theirs in the file
             metric.to(pl_module.device)
         _restore_random_states(own["random"], pl_module.device)
 
 
-def _training_metrics(pl_module: LightningModule) -> dict[str, Metric]:
-    metrics = getattr(pl_module, "train_metrics", torch.nn.Module())
-    return {name: metric for name, metric in metrics.named_modules() if isinstance(metric, Metric)}
+def _metrics(pl_module: LightningModule) -> Iterator[tuple[str, Metric]]:
+    return ((name, part) for name, part in pl_module.named_modules() if isinstance(part, Metric))
 
 
 def _metric_state(metric: Metric) -> dict[str, Any]:
-    """A metric's sums so far; empty between two epochs."""
-    return {**metric.metric_state, "_update_count": metric.update_count} if metric.update_called else {}
+    """A metric's sums so far."""
+    return {**metric.metric_state, "_update_count": metric.update_count}
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

@@ -26,35 +26,38 @@ class InMemoryImages(Dataset[Batch]):
         serve_images: Whether batches with codes hold the images too, or `(B, 0)` in their place.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, repeat: int = 1, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, images: Tensor, labels: Tensor, places: Tensor | None = None, names: Sequence[str] | None = None
+    ) -> None:
         """Keeps the tensors as they are.
 
         Args:
             images: uint8 images `(N, C, H, W)`.
             labels: Class indices `(N,)`, -1 for an image whose label is not given.
-            repeat: Times the images are passed over in one epoch.
+            places: Which images an epoch holds, as often as each is named `(M,)`; by default every one once.
             names: File names of the images, if they come from files.
         """
         self.images = images
         self.labels = labels
-        self.repeat = repeat
+        self.places = places
         self.names = names
         self.codes: Tensor | None = None
         self.serve_images = True
 
     def __len__(self) -> int:
         """Number of images in an epoch."""
-        return len(self.images) * self.repeat
+        return len(self.images if self.places is None else self.places)
 
     def __getitem__(self, index: int) -> Batch:
         """Returns image `(C, H, W)` and label `()`."""
-        return self.images[index % len(self.images)], self.labels[index % len(self.images)]
+        place = index if self.places is None else int(self.places[index])
+        return self.images[place], self.labels[place]
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Returns images `(B, C, H, W)` and labels `(B,)`; called by the loader in place of B calls for one image."""
         index = torch.tensor(indices)
-        if self.repeat > 1:
-            index %= len(self.images)
+        if self.places is not None:
+            index = self.places[index]
         labels = self.labels.index_select(0, index)
         if self.codes is None:
             return self.images.index_select(0, index), labels

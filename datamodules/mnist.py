@@ -137,16 +137,17 @@ class MNISTDataModule(InMemoryDataModule):
         rank_zero_info("{}: {} images to train on, {} for validation, {} for the test".format(self.dataset, *sizes))
 
     def _labelled(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        again = torch.empty(0, dtype=torch.long)
         if self.num_labels is not None:
             chosen = balanced_subset(labels, self.num_labels, len(self.class_names), self.label_seed)
             if self.keep_unlabeled:
                 hidden = torch.full_like(labels, -1)
                 labels = hidden.index_copy(0, chosen, labels[chosen])
                 again = chosen.repeat(self.label_repeat - 1)
-                images, labels = torch.cat([images, images[again]]), torch.cat([labels, labels[again]])
             else:
                 images, labels = images[chosen], labels[chosen]
-        return InMemoryImages(images, labels, self.repeat)
+        places = torch.cat([torch.arange(len(images)), again]).repeat(self.repeat)
+        return InMemoryImages(images, labels, places if len(places) > len(images) else None)
 
     def _files(self) -> dict[str, Path]:
         """The four IDX files by the first two words of their names."""

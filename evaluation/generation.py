@@ -21,10 +21,14 @@ SUBSET = 1000  # images in each of the hundred draws of KID, torchmetrics' own n
 
 
 class Extractor(NamedTuple):
-    """Maps uint8 images `(B, C, H, W)` on the model's device to features `(B, D)`; its name goes with every figure."""
+    """Maps uint8 images `(B, C, H, W)` on the model's device to features `(B, D)`; its name goes with every figure.
+
+    Features of no known scale are standardised by those of the real images before they are compared.
+    """
 
     name: str
     features: Images
+    standardized: bool = False
 
 
 class _Given(nn.Identity):
@@ -72,7 +76,7 @@ def named_extractor(given: str, device: torch.device) -> Extractor:
         found: Tensor = encoder(to_float(images, device)).float()
         return found.mean(dim=(2, 3)) if found.ndim == 4 else found.flatten(1)
 
-    return Extractor(f"{name} ({weights_hash(encoder)[:8]})", features)
+    return Extractor(f"{name} ({weights_hash(encoder)[:8]})", features, standardized=True)
 
 
 @torch.no_grad()
@@ -103,14 +107,17 @@ def measure_generation(
                     raise ValueError(
                         f"the extractor {extractor.name} takes no images {tuple(batch.shape[1:])}: give another one"
                     ) from error
-        size = real[0].shape[1]
+        size, compared = real[0].shape[1], [torch.cat(real), torch.cat(fake)]
+        if extractor.standardized:
+            deviation, mean = torch.std_mean(compared[0], dim=0)
+            compared = [(part - mean) / deviation.clamp(min=1e-6) for part in compared]
         fid = FrechetInceptionDistance(_Given(size))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
             kid = KernelInceptionDistance(_Given(size), subset_size=min(SUBSET, len(images)))
         for metric in (fid, kid):
-            metric.update(torch.cat(real), real=True)
-            metric.update(torch.cat(fake), real=False)
+            metric.update(compared[0], real=True)
+            metric.update(compared[1], real=False)
         return {
             "fid": float(fid.compute()),
             "kid": float(kid.compute()[0]),

@@ -89,6 +89,8 @@ def load_data(folder: Path, flags: Sequence[str] = ()) -> InMemoryDataModule:
         flags: What to change, for example `--data.root=DIR`.
     """
     config = yaml.safe_load((folder / "config.yaml").read_text())["data"]
+    # All labels, however few the run had: else the readers of two runs could not be compared.
+    (config.get("init_args") or {}).pop("num_labels", None)
     data: InMemoryDataModule = _instantiate(folder, InMemoryDataModule, "data", config, flags)
     data.prepare_data()
     data.setup("test")

@@ -3,7 +3,6 @@
 from .autoencoder import Autoencoder
 from .classifier import Classifier
 from .classifier_reconstructor import ClassifierReconstructor
-from .fixmatch import FixMatch
 from .inversion import Inversion, OptimizationInversion
 from .networks import (
     ConvDecoder,
@@ -22,6 +21,7 @@ from .networks import (
 )
 from .schedules import OneCycle
 from .vae import VAE
+from .virtual_adversarial import VirtualAdversarialTraining
 
 __all__ = [
     "VAE",
@@ -33,7 +33,6 @@ __all__ = [
     "ConvInverter",
     "FaceDecoder",
     "FaceEncoder",
-    "FixMatch",
     "FrozenFeatures",
     "FullyConnectedInverter",
     "Inversion",
@@ -45,4 +44,5 @@ __all__ = [
     "OptimizationInversion",
     "ResidualDecoder",
     "ResidualGaussianEncoder",
+    "VirtualAdversarialTraining",
 ]

@@ -11,10 +11,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .base import Batch, EncoderModule, Split
 from .checkpoints import load_part
-from .fixmatch import FixMatch
 from .metrics import MeanLoss, classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
+from .virtual_adversarial import VirtualAdversarialTraining
 
 
 class Classifier(EncoderModule):
@@ -30,7 +30,7 @@ class Classifier(EncoderModule):
         num_classes: int = 10,
         label_smoothing: float = 0.0,
         num_samples: int = 0,
-        fixmatch: FixMatch | None = None,
+        vat: VirtualAdversarialTraining | None = None,
         auxiliary_decoder: nn.Module | None = None,
         reconstruction_weight: float = 1.0,
         **kwargs: Any,
@@ -44,11 +44,11 @@ class Classifier(EncoderModule):
             label_smoothing: Probability mass spread over all classes in the training target, in [0, 1).
             num_samples: Codes drawn per image from the distribution that a `GaussianEncoder` gives; the training loss
                 is averaged over them, and so are the probabilities in evaluation. 0 for its mean, and other encoders.
-            fixmatch: What is learned from all training images, with and without a label (`keep_unlabeled` of the data),
+            vat: What is learned from all training images, with and without a label (`keep_unlabeled` of the data),
                 beside the labels; without it an image without a label teaches nothing.
             auxiliary_decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds
-                the images from the codes of the distorted ones: a further loss with `fixmatch`. It starts from the
-                `encoder_checkpoint` too, which is then that of an autoencoder.
+                the images: a further loss with `vat`. It starts from the `encoder_checkpoint` too, which is then that
+                of an autoencoder.
             reconstruction_weight: Weight of its mean squared error.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
@@ -57,16 +57,14 @@ class Classifier(EncoderModule):
             raise ValueError(
                 f"model.num_samples={num_samples} needs a GaussianEncoder to draw from, not {type(encoder).__name__}"
             )
-        if fixmatch is not None and self.cache_codes:
-            raise ValueError("model.fixmatch distorts the images anew in every step: set model.cache_codes false")
-        if auxiliary_decoder is not None and fixmatch is None:
-            raise ValueError(
-                "model.auxiliary_decoder belongs to the training on unlabelled images: set model.fixmatch too"
-            )
+        if vat is not None and self.cache_codes:
+            raise ValueError("model.vat moves the images in every step: set model.cache_codes false")
+        if auxiliary_decoder is not None and vat is None:
+            raise ValueError("model.auxiliary_decoder belongs to the training on unlabelled images: set model.vat too")
         if isinstance(encoder, GaussianEncoder) and not num_samples:
             encoder.log_variance.requires_grad_(False)  # not read, and DDP stumbles over a parameter without a gradient
         self.head = head
-        self.fixmatch = fixmatch
+        self.vat = vat
         self.auxiliary_decoder = auxiliary_decoder
         self.reconstruction_weight = reconstruction_weight
         self.num_classes = num_classes
@@ -75,11 +73,9 @@ class Classifier(EncoderModule):
         self.train_metrics = classification_metrics(num_classes, "train/")
         self.val_metrics = classification_metrics(num_classes, "val/")
         self.test_metrics = classification_metrics(num_classes, "test/")
-        keys = {"pseudo_labelled": "sure"} | ({"mse": "mse"} if auxiliary_decoder else {})
+        names = ["adversarial_kl", "entropy", *(["mse"] if auxiliary_decoder else [])] if vat else []
         self.train_unlabeled = MetricCollection(
-            {name: MeanLoss(key) for name, key in keys.items()} if fixmatch else {},
-            prefix="train/",
-            compute_groups=False,
+            {name: MeanLoss(name) for name in names}, prefix="train/", compute_groups=False
         )
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
@@ -128,8 +124,8 @@ class Classifier(EncoderModule):
         return logits
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        if split == "train" and self.fixmatch is not None:
-            return self._semi_supervised_step(batch, self.fixmatch)
+        if split == "train" and self.vat is not None:
+            return self._semi_supervised_step(batch, self.vat)
         labels, read = batch[1], self.read_batch(batch)
         each = self._logits(read, None if split == "train" else _inputs(batch))
         logits = mean_prediction(each)
@@ -151,31 +147,28 @@ class Classifier(EncoderModule):
         )
         return total / (target >= 0).sum().clamp(min=1)
 
-    def _semi_supervised_step(self, batch: Batch, fixmatch: FixMatch) -> dict[str, Tensor]:
+    def _semi_supervised_step(self, batch: Batch, vat: VirtualAdversarialTraining) -> dict[str, Tensor]:
         images, labels = batch
-        with torch.no_grad():
-            weak_logits = self(images)
-        known = labels >= 0
-        # One pass with gradients over the images with a label as they are and over all of them distorted.
-        count = int(known.sum())
-        read = self.read(torch.cat([images[known], fixmatch.distort(images)]))
+        read = self.read(images)
         each = self._logits(read)
-        loss = self._supervised_loss(each[:, :count], labels[known])
-        consistency, sure = fixmatch(mean_prediction(each[:, count:]), weak_logits)
-        loss = loss + consistency
-        found = {"sure": sure}
+        logits = mean_prediction(each)
+        self.eval()  # the neighbours of the images leave no trace in a batch norm, and no dropout hides what changes
+        divergence, entropy = vat(lambda moved: self._read_class(self.encoder(moved)), images, logits)
+        self.train()
+        loss = self._supervised_loss(each, labels) + vat.weight * divergence + vat.entropy_weight * entropy
+        found = {"adversarial_kl": divergence, "entropy": entropy}
         if self.auxiliary_decoder is not None:
-            found["mse"] = F.mse_loss(self.auxiliary_decoder(self._mean(read)[count:]).float(), images)
+            found["mse"] = F.mse_loss(self.auxiliary_decoder(self._mean(read)).float(), images)
             loss = loss + self.reconstruction_weight * found["mse"]
         weight = len(images)
-        self.train_metrics.update(value=loss.detach(), weight=weight, preds=weak_logits, target=labels)
+        self.train_metrics.update(value=loss.detach(), weight=weight, preds=logits.detach(), target=labels)
         self.train_unlabeled.update(weight=weight, **{key: value.detach() for key, value in found.items()})
-        return {"loss": loss, "label": labels, "logits": weak_logits}
+        return {"loss": loss, "label": labels, "logits": logits}
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
         super().on_train_epoch_end()
-        if self.fixmatch is not None:
+        if self.vat is not None:
             self._log_metrics(self.train_unlabeled)
 
     def on_validation_epoch_end(self) -> None:

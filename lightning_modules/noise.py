@@ -29,7 +29,8 @@ def fixed_noise(inputs: Tensor, count: int, length: int, start: int = 0) -> Tens
     key = _mix((bits * _mix(places * _STEP + _STEP)).sum(dim=1) + _STEP)  # integers of 64 bits that wrap around
     counter = torch.arange(start * length, (start + count) * length, device=bits.device)
     numbers = _mix(key[:, None] + counter * _STEP)
-    uniform = (((numbers >> 40) & (2**24 - 1)).float() + 0.5) / 2**24
+    # 23 bits: with 24, half a step below 1 rounds to 1 in float32, of which the normal number is infinite.
+    uniform = (((numbers >> 41) & (2**23 - 1)).float() + 0.5) / 2**23
     normal = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
     return normal.view(len(inputs), count, length).transpose(0, 1)
 

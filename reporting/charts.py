@@ -1,220 +1,171 @@
-"""Line charts as SVG, drawn from numbers alone."""
+"""Line charts of runs, drawn by matplotlib."""
 
+import io
 import math
-from collections import defaultdict
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from typing import Any
 
-from .runs import Group, Run, Table, mean_and_deviation
-from .tables import as_number
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import TABLEAU_COLORS
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
-WIDTH, HEIGHT = 370, 255
-LEFT, RIGHT, TOP, BOTTOM = 70, 24, 12, 44
-METRICS = {"mse": "MSE", "psnr": "PSNR, dB", "ssim": "SSIM", "accuracy": "accuracy, %"}
-COLOURS = 10
+from .runs import Group, Run, mean_and_deviation
+
+METRICS = {"mse": "MSE", "psnr": "PSNR, dB", "ssim": "SSIM", "accuracy": "Accuracy, %"}
+PALETTE = [str(colour) for colour in TABLEAU_COLORS.values()]
 MOST_POINTS = 200
+WIDTH, HEIGHT = 4.6, 3.2  # inches
+STYLE: Any = {
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.06,
+    "font.sans-serif": ["DejaVu Sans"],  # an SVG repeats the whole list at every text
+    "grid.alpha": 0.3,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "preimage",  # the same ids every time
+    "text.parse_math": False,  # names may hold a dollar
+    "xtick.bottom": False,
+    "ytick.left": False,
+}
 
 
-@dataclass
-class Line:
-    """A line of a chart."""
-
-    label: str
-    colour: int
-    points: list[tuple[float, float]]
-    dashed: bool = False
-    deviations: list[float] | None = None  # half the width of a band around it
-    dots: bool = False
-
-
-@dataclass
-class Chart:
-    """A chart of lines."""
-
-    title: str
-    x_label: str
-    y_label: str
-    lines: list[Line]
-    x_log: bool = False
-
-    def svg(self, style: str = "") -> str:
-        """Draws it.
-
-        Args:
-            style: Style sheet to put inside, where the drawing is to stand alone.
-        """
-        x_ticks, x_range = self._x_axis()
-        bottom, top = self._y_range()
-        y_ticks = _ticks(bottom, top)
-
-        def x(value: float) -> float:
-            start, end = x_range
-            if self.x_log:
-                start, end, value = math.log(start), math.log(end), math.log(value)
-            return LEFT + (value - start) / (end - start) * (WIDTH - LEFT - RIGHT)
-
-        def y(value: float) -> float:
-            return HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
-
-        names = ", ".join(dict.fromkeys(line.label for line in self.lines))
-        name = escape(f"{self.title}: {self.y_label} against {self.x_label}, for {names}")
-        box = f'viewBox="0 0 {WIDTH} {HEIGHT}" class="chart" role="img" aria-label="{name}"'
-        parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {box}>' if style else f"<svg {box}>"]
-        if style:
-            parts.append(f"<style>{style}</style>")
-        for value in y_ticks:
-            parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
-        for value in x_ticks:
-            parts.append(f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{value:,g}</text>')
-        parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-        middle = (HEIGHT - BOTTOM + TOP) / 2
-        parts.append(
-            f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(self.x_label)}</text>'
-            f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">{escape(self.y_label)}</text>'
-        )
-        parts.append(
-            f'<svg x="{LEFT}" y="{TOP - 4}" width="{WIDTH - LEFT - RIGHT + 6}" height="{HEIGHT - TOP - BOTTOM + 8}"'
-        )
-        parts.append(f' viewBox="{LEFT} {TOP - 4} {WIDTH - LEFT - RIGHT + 6} {HEIGHT - TOP - BOTTOM + 8}">')
-        for line in self.lines:
-            places = [(x(key), y(value)) for key, value in line.points]
-            if line.deviations:
-                ends = list(zip(line.points, line.deviations, strict=True))
-                edge = [(x(key), y(value + half)) for (key, value), half in ends]
-                edge += [(x(key), y(value - half)) for (key, value), half in reversed(ends)]
-                parts.append(f'<path class="band c{line.colour}" d="{_path(edge)}Z"/>')
-            hint = f"<title>{escape(line.label)}</title>"
-            if line.dots or len(places) == 1:
-                parts += [
-                    f'<circle class="c{line.colour}" cx="{a:.1f}" cy="{b:.1f}" r="3.5">{hint}</circle>'
-                    for a, b in places
-                ]
-            if len(places) > 1:
-                dashes = " dashed" if line.dashed else ""
-                parts.append(f'<path class="line c{line.colour}{dashes}" d="{_path(places)}">{hint}</path>')
-        return "".join([*parts, "</svg></svg>"])
-
-    def _x_axis(self) -> tuple[list[float], tuple[float, float]]:
-        values = sorted({key for line in self.lines for key, _ in line.points})
-        if self.x_log:
-            kept = [values[0]]
-            for value in values[1:]:
-                if value / kept[-1] > 1.9:
-                    kept.append(value)
-            return kept, (values[0] / 1.15, values[-1] * 1.15)
-        end = values[-1] if values[-1] > values[0] else values[0] + 1
-        ticks = [tick for tick in _ticks(values[0], end) if tick == int(tick)]
-        return ticks, (values[0], end)
-
-    def _y_range(self) -> tuple[float, float]:
-        """The range of the values, but for the first tenth of long lines, which would flatten the rest."""
-        values = []
-        for line in self.lines:
-            start = math.ceil(len(line.points) / 10) if len(line.points) > 4 and not self.x_log else 0
-            halves = line.deviations or [0.0] * len(line.points)
-            for (_, value), half in list(zip(line.points, halves, strict=True))[start:]:
-                values += [value - half, value + half]
-        low, high = min(values), max(values)
-        margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-        return low - margin, high + margin
-
-
-def curve_charts(groups: Sequence[Group], colours: dict[str, int]) -> list[Chart]:
-    """Draws training and validation of every seed against the epoch: a chart per loss, and one per main metric.
+@rc_context(STYLE)
+def curve_figures(groups: Sequence[Group], colours: Mapping[str, str]) -> list[Figure]:
+    """Plots training and validation of every seed against the epoch: a figure per loss, and one per main metric.
 
     Args:
         groups: Groups of one data set.
         colours: Colour of each group by its name.
     """
-    charts: dict[tuple[str, str], list[Line]] = defaultdict(list)
-    for group in groups:
-        for run in group.runs:
-            for split in ("train", "val"):
-                for metric in ("loss", *METRICS):
-                    points = _curve(run, f"{split}/{metric}")
-                    if points:
-                        line = Line(group.short_label, colours[group.name], points, dashed=split == "train")
-                        charts[metric, group.model if metric == "loss" else ""].append(line)
-    order = sorted(charts, key=lambda key: (["loss", *METRICS].index(key[0]), key[1]))
-    return [
-        Chart(
-            f"Loss of {model}" if metric == "loss" else METRICS[metric].split(",")[0].replace("acc", "Acc"),
-            "epoch",
-            METRICS.get(metric, metric),
-            charts[metric, model],
-        )
-        for metric, model in order
-    ]
+    figures = []
+    panels: dict[str, Axes] = {}
+    for metric in ("loss", *METRICS):
+        for group in groups:
+            title = METRICS.get(metric, f"Loss of {group.model}")
+            curves = [(run, split) for run in group.runs for split in ("train", "val")]
+            for run, split in curves:
+                epochs, values = _curve(run, f"{split}/{metric}")
+                if not epochs:
+                    continue
+                if title not in panels:
+                    figures.append(Figure(figsize=(WIDTH, HEIGHT)))
+                    panels[title] = figures[-1].subplots()
+                    panels[title].set(title=title, xlabel="epoch")
+                style = ("." if len(epochs) == 1 else "") + ("--" if split == "train" else "-")
+                panels[title].plot(epochs, values, style, color=colours[group.name], label=group.short_label)
+    for axes in panels.values():
+        axes.set_ylim(_y_range(axes))
+        axes.locator_params("x", integer=True, nbins=5)
+        axes.locator_params("y", nbins=5)
+        axes.yaxis.set_major_formatter("{x:,.6g}")
+    return figures
 
 
-def few_label_chart(groups: Sequence[Group], colours: dict[str, int]) -> Chart | None:
-    """Draws accuracy against the number of labels from the evaluations of one data set's groups."""
-    lines = []
-    for group in groups:
-        keys = {key for run in group.runs for key in run.values if key.startswith("reading/few_labels/")}
-        counts = {key.split("/")[2] for key in keys if key.endswith("/accuracy")}
-        known = [count for count in counts if count.isdigit() and int(count) > 0]
-        samples = {float(count): group.samples(f"reading/few_labels/{count}/accuracy") for count in known}
-        if samples:
-            lines.append(_banded(group.short_label, colours[group.name], samples))
-    return Chart(f"Few labels on {groups[0].data}", "labels", "accuracy, %", lines, x_log=True) if lines else None
-
-
-def label_efficiency_charts(table: Table) -> list[Chart]:
-    """Draws accuracy against the number of labels, a chart per data set and a line per method.
+@rc_context(STYLE)
+def error_figure(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], colours: Mapping[str, str]
+) -> Figure:
+    """Plots test error against the number of labels, both logarithmic.
 
     Args:
-        table: Rows with `labels`, `method`, `accuracy`, perhaps `data` and `seed`; published points have no seed.
+        panels: Test errors in percent over the seeds, by data set, name of the line and number of labels.
+        colours: Colours of the lines; what has none is published, and drawn as black markers.
+
+    Returns:
+        The figure: lines are means over seeds, bands one standard deviation either way.
     """
-    samples: dict[str, dict[str, dict[float, list[float]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
+    most = max(map(len, panels.values()))
+    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT + 0.3 + 0.2 * most))
+    handles = {}
+    for axes, (data, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        markers = iter("^sDv")
+        for name, errors in lines.items():
+            counts = sorted(errors)
+            ends = [mean_and_deviation(errors[count]) for count in counts]
+            mean, deviation = np.array([(middle, half or 0.0) for middle, half in ends]).T
+            if name in colours:
+                (handles[name],) = axes.plot(counts, mean, color=colours[name], marker=".", label=name)
+                low = np.maximum(mean - deviation, mean / 10)  # the axis is logarithmic
+                edge = 2 if len(counts) == 1 else 0  # a band of one point has no area
+                axes.fill_between(counts, low, mean + deviation, color=colours[name], alpha=0.2, linewidth=edge)
+            else:
+                (handles[name],) = axes.plot(counts, mean, next(markers), color="black", fillstyle="none", label=name)
+        axes.set(title=f"{data}: test error, %", xlabel="number of labels", xscale="log")
+        axes.set_yscale("log", nonpositive="mask")
+        ticks = sorted({count for errors in lines.values() for count in errors})
+        axes.set_xticks(ticks, [f"{count:,}" for count in ticks], rotation=45)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(panels))
+    return figure
+
+
+def few_label_figure(groups: Sequence[Group], colours: Mapping[str, str]) -> Figure | None:
+    """Plots the readers on few labels from the evaluations of one data set's groups.
+
+    Args:
+        groups: Groups of one data set.
+        colours: Colour of each group by its name.
+    """
+    lines: dict[str, dict[int, list[float]]] = {}
+    for group in groups:
+        keys = {tuple(key.split("/")) for run in group.runs for key in run.values}
+        counts = [key[2] for key in keys if key[:2] == ("reading", "few_labels") and key[3:] == ("accuracy",)]
+        errors = {
+            int(count): [100 * (1 - value) for value in group.samples(f"reading/few_labels/{count}/accuracy")]
+            for count in counts
+            if count.isdigit() and int(count) > 0
+        }
+        if errors:
+            lines[group.short_label] = errors
+    if not lines:
+        return None
+    return error_figure(
+        {f"{groups[0].data}, linear readers": lines}, {group.short_label: colours[group.name] for group in groups}
     )
-    published = set()
-    for row in table.rows:
-        labels, accuracy = as_number(row.get("labels", "")), as_number(row.get("accuracy", ""))
-        if labels is not None and labels > 0 and accuracy is not None:
-            samples[row.get("data", "")][row.get("method", "")][labels].append(accuracy)
-            if not row.get("seed"):
-                published.add(row.get("method", ""))
-    charts = []
-    for dataset, methods in samples.items():
-        lines = [_banded(method, place % COLOURS, points) for place, (method, points) in enumerate(methods.items())]
-        for line in lines:
-            line.dots = line.dashed = line.label in published
-        charts.append(
-            Chart(
-                f"Label efficiency on {dataset}" if dataset else "Label efficiency",
-                "labels",
-                "accuracy, %",
-                lines,
-                x_log=True,
-            )
-        )
-    return charts
 
 
-def _banded(label: str, colour: int, samples: Mapping[float, list[float]]) -> Line:
-    ends = [(count, *mean_and_deviation(samples[count])) for count in sorted(samples)]
-    points = [(float(count), 100 * mean) for count, mean, _ in ends]
-    return Line(label, colour, points, deviations=[100 * (deviation or 0.0) for *_, deviation in ends])
+def describe(figure: Figure) -> str:
+    """Says what a figure shows, for those who do not see it."""
+    parts = []
+    for axes in figure.axes:
+        names = ", ".join(dict.fromkeys(str(line.get_label()) for line in axes.lines))
+        parts.append(f"{axes.get_title()} against {axes.get_xlabel()}: {names}")
+    return "; ".join(parts)
 
 
-def _curve(run: Run, key: str) -> list[tuple[float, float]]:
+@rc_context(STYLE)
+def svg(figure: Figure) -> str:
+    """Writes a figure as SVG, the same every time, in tenths of a point."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    short = re.sub(r"([ML] \d+\.\d)\d*( \d+\.\d)\d*", r"\1\2", file.getvalue())
+    return " ".join(short.split())
+
+
+def _curve(run: Run, key: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a metric, at most so many."""
     scale = 100 if key.endswith("accuracy") else 1
     rows = [row for row in run.metrics if "epoch" in row and math.isfinite(row.get(key, math.nan))]
-    points = {row["epoch"] + 1: row[key] * scale for row in rows}
-    every = math.ceil(len(points) / MOST_POINTS) or 1
-    return sorted(points.items())[::every]
+    points = sorted({row["epoch"] + 1: row[key] * scale for row in rows}.items())
+    points = points[:: math.ceil(len(points) / MOST_POINTS) or 1]
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range, four or so."""
-    step = 10 ** math.floor(math.log10((high - low) / 4))
-    step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5)
-    return [round(place * step, 12) for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def _y_range(axes: Axes) -> tuple[float, float]:
+    """The range of the values, but for the first tenth of long lines, which would flatten the rest."""
+    parts = [np.asarray(line.get_ydata()) for line in axes.lines]
+    values = np.concatenate([part[math.ceil(len(part) / 10) if len(part) > 4 else 0 :] for part in parts])
+    low, high = float(values.min()), float(values.max())
+    margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    return low - margin, high + margin

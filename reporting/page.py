@@ -4,18 +4,21 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from string import Template
+from urllib.parse import quote
 
+from matplotlib.figure import Figure
 from PIL import Image
 
-from .charts import COLOURS, Chart, curve_charts, few_label_chart, label_efficiency_charts
+from .charts import PALETTE, curve_figures, describe, error_figure, few_label_figure, svg
+from .label_errors import COLOURS, errors_of
 from .pictures import Comparison, data_uri, kinds_of, load
 from .runs import Findings, Group, Run, Table, mean_and_deviation
 from .tables import Column, as_number, best_cells, cell, number, shortened, shown
 
 HERE = Path(__file__).parent
-CHART_STYLE = (HERE / "chart.css").read_text()
 _TITLES = {
     "code_plane": "Plane of the code",
     "confusion": "Confusion matrices",
@@ -25,14 +28,23 @@ _TITLES |= {"samples": "Samples from the prior", "interpolation": "Interpolation
 _WIDTHS = {"latents": 520, "confusion": 520}
 
 
-def colours_of(groups: Sequence[Group]) -> dict[str, int]:
+def colours_of(groups: Sequence[Group]) -> dict[str, str]:
     """A colour for each name, so that a model has the same one on every data set."""
-    return {name: place % COLOURS for place, name in enumerate(dict.fromkeys(group.name for group in groups))}
+    return dict(zip(dict.fromkeys(group.name for group in groups), cycle(PALETTE), strict=False))
 
 
 def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """The groups of each data set."""
     return {data: [group for group in groups if group.data == data] for data in dict.fromkeys(g.data for g in groups)}
+
+
+def error_figures(findings: Findings) -> list[Figure]:
+    """The figures of test error against the number of labels."""
+    errors = [errors_of(table.rows) for table in findings.label_efficiency]
+    figures = [error_figure({data: lines}, COLOURS) for table in errors for data, lines in table.items()]
+    colours = colours_of(findings.groups)
+    own = [few_label_figure(groups, colours) for groups in by_data(findings.groups).values()]
+    return [*figures, *(figure for figure in own if figure)]
 
 
 def write_page(
@@ -50,7 +62,7 @@ def write_page(
     groups, colours = findings.groups, colours_of(findings.groups)
     parts = {
         "Results": _results(groups, columns, colours),
-        "Few labels": _few_labels(findings, colours),
+        "Few labels": _few_labels(findings),
         "Reconstructions": "".join(map(_comparison, shared)),
         "Training curves": _curves(groups, colours),
         "Maps of the codes": _gallery(groups, "latents", colours),
@@ -68,7 +80,6 @@ def write_page(
     page = Template((HERE / "page.html").read_text()).substitute(
         title=escape(title),
         summary=escape(summary(findings)),
-        chart_style=CHART_STYLE,
         links="".join(f'<a href="#{ids[heading]}">{escape(heading)}</a>' for heading in kept),
         sections="\n".join(
             f'<section aria-labelledby="{ids[heading]}"><h2 id="{ids[heading]}">{escape(heading)}</h2>{text}</section>'
@@ -82,11 +93,11 @@ def summary(findings: Findings) -> str:
     """Says in one line what there is."""
     data = len({group.data for group in findings.groups})
     counts = [(len(findings.groups), "model"), (len(findings.runs), "run"), (data, "data set")]
-    counts.append((len(findings.atlases), "inversion atlas"))
+    counts += [(len(findings.atlases), "inversion atlas"), (len(findings.label_efficiency), "label-efficiency table")]
     return ", ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counts if count) + "."
 
 
-def _results(groups: Sequence[Group], columns: Sequence[Column], colours: dict[str, int]) -> str:
+def _results(groups: Sequence[Group], columns: Sequence[Column], colours: dict[str, str]) -> str:
     if not groups:
         return ""
     several = len({group.data for group in groups}) > 1
@@ -106,7 +117,7 @@ def _results(groups: Sequence[Group], columns: Sequence[Column], colours: dict[s
     body = []
     for group in groups:
         text = escape(group.short_label).replace("_", "_<wbr>")
-        name = f'<span class="named"><span class="key c{colours[group.name]}"></span><span>{text}</span></span>'
+        name = f'<span class="named">{_key(colours[group.name])}<span>{text}</span></span>'
         cells = [f'<th scope="row" data-value="{escape(group.label)}">{name}</th>']
         if several:
             cells.append(f'<td class="text" data-value="{escape(group.data)}">{escape(group.data)}</td>')
@@ -155,25 +166,22 @@ def _csv_table(table: Table) -> str:
     return _table(str(table.path), f"<tr>{''.join(head)}</tr>", body)
 
 
-def _legend(lines: Sequence[tuple[str, int]]) -> str:
-    items = [f'<li><span class="key c{colour}"></span>{escape(label)}</li>' for label, colour in dict.fromkeys(lines)]
-    return f'<ul class="legend">{"".join(items)}</ul>'
+def _key(colour: str) -> str:
+    return f'<span class="key" style="background: {colour}"></span>'
 
 
-def _chart(chart: Chart, legend: bool = True) -> str:
-    lines = _legend([(line.label, line.colour) for line in chart.lines]) if legend else ""
-    return f'<figure class="panel"><h4>{escape(chart.title)}</h4>{chart.svg()}{lines}</figure>'
+def _chart(figure: Figure) -> str:
+    uri = f"data:image/svg+xml,{quote(svg(figure), safe=' ,;=/')}"  # as an image, its ids are its own
+    return f'<figure><img class="chart" alt="{escape(describe(figure))}" src="{uri}"></figure>'
 
 
-def _few_labels(findings: Findings, colours: dict[str, int]) -> str:
-    charts = [chart for table in findings.label_efficiency for chart in label_efficiency_charts(table)]
-    own = [chart for groups in by_data(findings.groups).values() if (chart := few_label_chart(groups, colours))]
-    if not charts and not own:
+def _few_labels(findings: Findings) -> str:
+    charts = "".join(map(_chart, error_figures(findings)))
+    if not charts:
         return ""
-    note = "Test accuracy against the number of labelled images; bands are one standard deviation over seeds."
-    if own:
-        note += " Lines named for a model are of a linear reader on its frozen code."
-    return f'<p class="note">{note}</p><div class="grid-2">{"".join(map(_chart, [*charts, *own]))}</div>'
+    note = "Means over seeds; bands are one standard deviation. "
+    note += "Linear readers are those of each model's frozen code."
+    return f'<p class="note">{note}</p><div class="grid-2">{charts}</div>'
 
 
 def _comparison(comparison: Comparison) -> str:
@@ -190,14 +198,13 @@ def _comparison(comparison: Comparison) -> str:
     return f'<h3>{escape(comparison.data)}</h3><figure class="strips">{text}</figure>'
 
 
-def _curves(groups: Sequence[Group], colours: dict[str, int]) -> str:
+def _curves(groups: Sequence[Group], colours: dict[str, str]) -> str:
     parts = []
     for data, same in by_data(groups).items():
-        charts = curve_charts(same, colours)
-        if charts:
-            legend = _legend([(line.label, line.colour) for chart in charts for line in chart.lines])
-            panels = "".join(_chart(chart, legend=False) for chart in charts)
-            parts.append(f'<h3>{escape(data)}</h3>{legend}<div class="grid-2">{panels}</div>')
+        if charts := "".join(map(_chart, curve_figures(same, colours))):
+            labels = {group.short_label: colours[group.name] for group in same}
+            legend = "".join(f"<li>{_key(colour)}{escape(label)}</li>" for label, colour in labels.items())
+            parts.append(f'<h3>{escape(data)}</h3><ul class="legend">{legend}</ul><div class="grid-2">{charts}</div>')
     note = "Solid: validation; dashed: training. A line per seed. The first epochs may lie beyond the axis."
     return f'<p class="note">{note}</p>' + "".join(parts) if parts else ""
 
@@ -208,7 +215,7 @@ def _image(image: Image.Image, width: int, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="{data_uri(image, width)}" width="{width}" height="{height}">'
 
 
-def _gallery(groups: Sequence[Group], kind: str, colours: dict[str, int]) -> str:
+def _gallery(groups: Sequence[Group], kind: str, colours: dict[str, str]) -> str:
     several = len({group.data for group in groups}) > 1
     figures = []
     for group in groups:
@@ -216,11 +223,10 @@ def _gallery(groups: Sequence[Group], kind: str, colours: dict[str, int]) -> str
         if image is None:
             continue
         caption = f"{group.short_label}, {group.data}" if several else group.label
-        key = f'<span class="key c{colours[group.name]}"></span>'
         alt = f"{_TITLES.get(kind, kind)} of {caption}"
         figures.append(
             f"<figure>{_image(image, _WIDTHS.get(kind, 800), alt)}"
-            f"<figcaption>{key}{escape(caption)}</figcaption></figure>"
+            f"<figcaption>{_key(colours[group.name])}{escape(caption)}</figcaption></figure>"
         )
     return f'<div class="grid-{3 if kind in _WIDTHS else 2}">{"".join(figures)}</div>' if figures else ""
 

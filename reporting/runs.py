@@ -19,6 +19,8 @@ from files import read_metrics, run_name
 # What says where and how a run went, not what it trained.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "name", "default_root_dir", "logger"}
 _PLACES |= {"enable_progress_bar", "enable_model_summary"}
+# What a repetition of an experiment draws anew; other seeds, as of the split, say what is measured.
+_SEEDS = {"seed_everything", "label_seed"}
 
 
 @dataclass
@@ -125,7 +127,7 @@ def read_findings(folders: Sequence[Path]) -> Findings:
         folders: Run directories, or folders above them.
 
     Raises:
-        ValueError: There is no run and no atlas.
+        ValueError: There is no run, no atlas and no table of label efficiency.
     """
     found: dict[str, list[Path]] = {"run": [], "atlas.csv": [], "sweep.csv": [], "label_efficiency.csv": []}
     for folder in folders:
@@ -140,7 +142,7 @@ def read_findings(folders: Sequence[Path]) -> Findings:
             if {"config.yaml", "metrics.csv", "atlas.csv"} & set(files):
                 below.clear()  # a run holds no runs, and those of an atlas are rows of its table
     paths = {name: _unique(paths) for name, paths in found.items()}
-    if not paths["run"] and not paths["atlas.csv"]:
+    if not any(paths[name] for name in ("run", "atlas.csv", "label_efficiency.csv")):
         where = ", ".join(map(str, folders))
         raise ValueError(
             f"there is no run in {where}: a run directory has a config.yaml and a metrics.csv; train first"
@@ -230,11 +232,7 @@ def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
 
 def _comparable(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {
-            key: _comparable(value)
-            for key, value in tree.items()
-            if key not in _PLACES and key != "seed_everything" and not str(key).endswith("_seed")
-        }
+        return {key: _comparable(value) for key, value in tree.items() if key not in _PLACES | _SEEDS}
     if isinstance(tree, list):
         return [_comparable(value) for value in tree]
     return re.sub(r"version_\d+", "version_*", tree) if isinstance(tree, str) else tree

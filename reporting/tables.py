@@ -21,6 +21,8 @@ _TITLES = {
     "log_likelihood": "log p(x), nats",
     "f1": "F1, %",
     "accuracy": "accuracy, %",
+    "knn_accuracy": "kNN accuracy, %",
+    "knn_f1": "kNN F1, %",
     "auroc": "ROC AUC",
     "average_precision": "average precision",
     "linear": "linear",
@@ -30,22 +32,21 @@ _TITLES = {
     "parameters": "parameters",
     "trainable_parameters": "trainable",
     "training_minutes": "training, min",
-    "images_per_second": "images/s",
+    "images_per_second": "images/s encoded",
     "peak_memory_gb": "peak memory, GB",
 }
+_SHARES = ("accuracy", "f1", "knn_accuracy", "knn_f1")  # of one, written as percentages
 _DECIMALS = {"mse": 4, "psnr": 2, "ssim": 3, "normalized_error": 3, "fid": 1, "kid": 4, "elbo": 1}
 _DECIMALS |= {
     "log_likelihood": 1,
-    "accuracy": 2,
-    "f1": 2,
     "active_units": 1,
     "parameters": 0,
     "trainable_parameters": 0,
 }
-_DECIMALS |= {"training_minutes": 1, "images_per_second": 0, "peak_memory_gb": 2}
+_DECIMALS |= {"training_minutes": 1, "images_per_second": 0, "peak_memory_gb": 2} | dict.fromkeys(_SHARES, 2)
 _LOWER_IS_BETTER = {"mse", "normalized_error", "fid", "kid"}
-_HIGHER_IS_BETTER = {"psnr", "ssim", "accuracy", "f1", "auroc", "average_precision", "log_likelihood"}
-_OWN = ("accuracy", "f1", "auroc", "average_precision", "elbo", "log_likelihood")
+_HIGHER_IS_BETTER = {"psnr", "ssim", *_SHARES, "auroc", "average_precision", "log_likelihood"}
+_OWN = (*_SHARES, "auroc", "average_precision", "elbo", "log_likelihood")
 _COST = (
     "active_units",
     "parameters",
@@ -98,7 +99,7 @@ def number(metric: str, value: float) -> str:
     """Writes a figure with the decimals of its kind; shares of one as percentages."""
     if not math.isfinite(value):
         return str(value)
-    scaled = value * 100 if metric in ("accuracy", "f1") else value
+    scaled = value * 100 if metric in _SHARES else value
     return f"{scaled:,.{_DECIMALS[metric]}f}" if metric in _DECIMALS else f"{scaled:.4g}"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -141,19 +142,46 @@ class OneBadImage(Callback):
             batch[0].fill_(float("nan"))
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_loss_that_is_no_number_on_one_process_ends_all(tmp_path: Path, precision: str) -> None:
+class Terminated(Callback):
+    """Tells one of the processes to end."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def fit_two(run_dir: Path, log: Path, callback: type[Callback], *flags: str) -> tuple[int | None, str]:
+    """Trains in two processes forked from one that is forked from this: its exit code, and what all have said."""
+
     def child() -> None:
         sys.argv = ["preimage"]
-        flags = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--trainer.precision", precision]
-        flags += ["--trainer.callbacks", "tests.test_distributed.OneBadImage", "--run_dir", str(tmp_path / "run")]
-        main(["fit", *QUICK, *flags])
+        with log.open("w") as file:
+            os.dup2(file.fileno(), 2)
+            sys.stderr = file
+            two = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--run_dir", str(run_dir)]
+            main(["fit", *QUICK, *two, "--trainer.callbacks", f"{__name__}.{callback.__name__}", *flags])
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
     process.join(600)
-    assert process.exitcode == 1
+    return process.exitcode, log.read_text()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_loss_that_is_no_number_on_one_process_ends_all(tmp_path: Path, precision: str) -> None:
+    code, err = fit_two(tmp_path / "run", tmp_path / "err", OneBadImage, "--trainer.precision", precision)
+    assert code == 1
+    assert "error: the training loss is NaN or infinite at step 2 (epoch 0); last good checkpoint: none yet" in err
     assert not (tmp_path / "run/checkpoints/last.ckpt").exists()
+
+
+def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) -> None:
+    flags = ["--trainer.max_epochs", "1000", "--trainer.limit_train_batches", "100"]
+    code, err = fit_two(tmp_path / "run", tmp_path / "err", Terminated, *flags)
+    assert code
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert 4 <= saved["global_step"] <= 4 + 50
+    assert f"told to end at step {saved['global_step']}, saved at step {saved['global_step']}" in err
 
 
 def test_two_processes_learn_from_batches_without_a_label(tmp_path: Path) -> None:
@@ -161,13 +189,9 @@ def test_two_processes_learn_from_batches_without_a_label(tmp_path: Path) -> Non
     flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
     flags += ["--trainer.limit_train_batches=3", "--trainer.callbacks=[]", "--trainer.enable_model_summary=false"]
     flags += ["--data.dataset=digits5k", "--data.num_labels=10", "--data.label_repeat=1", "--data.batch_size=8"]
-    flags += [
-        "--model.encoder_checkpoint=null",
-        "--model.fixmatch.threshold=0.1",
-        "--model.auxiliary_decoder=MNISTDecoder",
-    ]
+    flags += ["--model.encoder_checkpoint=null", "--model.auxiliary_decoder=MNISTDecoder"]
     command = [sys.executable, str(ROOT / "main.py"), "fit", "--config", config, *flags, f"--run_dir={tmp_path}/run"]
     subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert values(tmp_path / "run", "train/pseudo_labelled") == [1.0]
+    assert 0 < values(tmp_path / "run", "train/adversarial_kl")[0] < 1
     assert 0 < values(tmp_path / "run", "train/mse")[0] < 0.5
     assert values(tmp_path / "run", "train/loss")[0] > 1

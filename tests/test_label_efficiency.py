@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from datamodules import MNISTDataModule
-from label_efficiency import PUBLISHED, Point, encode, error_figure, read, table, write
+from label_efficiency import Point, encode, read, write
 from lightning_modules import Autoencoder
 from main import main
 from tests.conftest import ROOT, Run
@@ -45,8 +45,10 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
     idx_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "curve"
-    flags = ["--labels", "20", "all", "--seeds=1", "--trainer.limit_train_batches=2"]
-    rows = label_efficiency(idx_root, checkpoint, out, *flags, "--trainer.max_epochs=1")
+    methods = ["--methods", "linear", "knn", "mlp", "scratch", "finetune", "semi"]
+    flags = ["--labels", "20", "all", "--seeds=1", *methods, "--trainer.limit_train_batches=2"]
+    flags += ["--trainer.max_epochs=1"]
+    rows = label_efficiency(idx_root, checkpoint, out, *flags)
     points = [(row["method"], int(row["labels"])) for row in rows]
     both = {(method, count) for method in ("linear", "knn", "mlp", "scratch", "finetune") for count in (20, 900)}
     assert set(points) == both | {("semi", 20)}  # with all labels there is no image without one
@@ -61,6 +63,14 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
     assert again == rows
     assert capsys.readouterr().out.count(", knn, seed 0: ") == 2
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
+    for wrong, words in (
+        ("--model.label_smoothing=0", f"{out} has figures of another encoder or other options"),
+        ("--labels=55", "--labels 55: give a multiple of 10, at most 900, or all"),
+        ("--labels=1000", "--labels 1000: give"),
+    ):
+        with pytest.raises(SystemExit):
+            label_efficiency(idx_root, checkpoint, out, *flags, wrong)
+        assert words in capsys.readouterr().err
 
 
 def test_a_linear_reader_sees_the_labels_of_its_seed_alone(idx_root: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -91,27 +101,18 @@ def test_codes_are_standardised_by_those_of_the_training_images(idx_root: Path, 
     assert np.abs(train.std(axis=0) - 1).max() < 1e-2
 
 
-def test_table_and_figure_have_means_deviations_and_the_published_points(tmp_path: Path) -> None:
+def test_the_points_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = {Point("mnist", 100, "linear", seed): accuracy for seed, accuracy in enumerate((0.8, 0.9))}
     found[Point("fashion_mnist", 100, "knn", 0)] = 0.75
     write(tmp_path / "points.csv", found)
     assert read(tmp_path / "points.csv") == found
-    lines = table(found).splitlines()
-    assert "| linear | 15.00 ± 7.07 |" in lines
-    assert "| kNN | 25.00 |" in lines
-    assert f"| {list(PUBLISHED)[1]} | 3.33 |" in lines
-    panels = error_figure(found).axes
-    assert [panel.get_title() for panel in panels] == ["mnist", "fashion_mnist"]
-    drawn = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in panels[0].lines}
-    assert drawn["linear"] == pytest.approx([15])
-    assert drawn["M1+M2, Kingma et al."] == [3.33, 2.59, 2.40, 2.18]
-    assert len(panels[1].lines) == 1
 
 
 @pytest.mark.parametrize(
     ("flags", "words", "code"),
     [
         (["--labels", "10", "many"], ["--labels takes numbers or all, not many"], 2),
+        (["--seeds=0"], ["--seeds and --steps must be at least 1"], 2),
         (["--methods", "svm"], ["svm", "label-efficiency --help"], 2),
         (["--encoder_checkpoint=none.ckpt"], ["no checkpoint at none.ckpt"], 1),
     ],

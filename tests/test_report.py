@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ import yaml
 
 from main import main
 from report import write_report
-from reporting.runs import mean_and_deviation, read_run
+from reporting.charts import curve_figures, few_label_figure
+from reporting.page import colours_of
+from reporting.runs import mean_and_deviation, read_findings, read_run
 from tests.conftest import QUICK, ROOT, Fails
 
 CHROMIUM = shutil.which("chromium")
@@ -147,13 +151,20 @@ def test_the_test_of_a_run_stands_in_for_its_evaluation(runs: Path, tmp_path: Pa
     assert "FID" not in (tmp_path / "out/report.md").read_text()  # a column is there only where a run has a value
 
 
-def test_a_setting_that_differs_makes_two_rows(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "first", "second"),
+    [("batch_size", "32", "16"), ("split_seed", "0", "1"), ("binarize_seed", "null", "0")],
+)
+def test_a_setting_that_differs_makes_two_rows(
+    runs: Path, tmp_path: Path, setting: str, first: str, second: str
+) -> None:
     path = runs / "quickstart/version_1/config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["data"]["init_args"]["batch_size"] = 16
+    config["data"]["init_args"][setting] = int(second)
     path.write_text(yaml.safe_dump(config))
     write_report([runs], tmp_path / "out", "Title")
-    assert set(results(tmp_path / "out")) == {"quickstart (batch_size 32)", "quickstart (batch_size 16)", "classifier"}
+    rows = {f"quickstart ({setting} {value})" for value in (first, second)}
+    assert set(results(tmp_path / "out")) == rows | {"classifier"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "epoch,step\nx,1\n", "\udcff"])
@@ -207,9 +218,9 @@ def test_the_page_is_whole_alone_and_described(trained: Path, tmp_path: Path) ->
             assert (attributes.get(name) or "data:").startswith(("data:", "#")), (tag, name)
     assert not re.search(r"@import|url\(|https?://", text)
     images = list(page.all("img"))
-    assert len(images) == 2 + 2 + 1  # original and reconstruction, two maps, a confusion matrix
+    assert len(images) == 2 + 2 + 1 + len(charts(page))  # two strips, two maps, a confusion matrix
+    assert len(charts(page)) == 7  # few labels; two losses and four metrics
     assert all(image["alt"] for image in images)
-    assert all(chart["aria-label"] for chart in page.all("svg") if chart.get("role") == "img")
     ids = {attributes["id"] for _, attributes in page.elements if attributes.get("id")}
     assert {str(link["href"])[1:] for link in page.all("a")} <= ids
     assert len(text) < 500_000
@@ -266,16 +277,57 @@ def test_a_readme_without_markers_is_an_error_before_anything_is_written(
     assert (tmp_path / "README.md").read_text() == text
 
 
+def charts(page: Page) -> dict[str, str]:
+    """SVGs of the page by what is said of them."""
+    images = {str(image["alt"]): str(image["src"]) for image in page.all("img") if image.get("class") == "chart"}
+    return {alt: unquote(source.removeprefix("data:image/svg+xml,")) for alt, source in images.items()}
+
+
 def test_label_efficiency_and_sweeps_are_shown(runs: Path, tmp_path: Path) -> None:
     rows = ["data,labels,method,seed,accuracy", "mnist,10,scratch,0,0.5", "mnist,10,scratch,1,0.7"]
-    rows += ["mnist,100,scratch,0,0.9", "mnist,100,published,,0.95"]
-    (runs / "label_efficiency.csv").write_text("\n".join(rows))
+    (runs / "label_efficiency.csv").write_text("\n".join([*rows, "mnist,100,scratch,0,0.9"]))
     (runs / "sweep.csv").write_text("beta,psnr\n1,18.123456\n")
     write_report([runs], tmp_path / "out", "Title")
-    page = (tmp_path / "out/index.html").read_text()
-    assert "Label efficiency on mnist" in page
-    assert "published" in (tmp_path / "out/images/few_labels_0.svg").read_text()
-    assert "| beta | psnr |\n| --- | --- |\n| 1 | 18.12 |" in (tmp_path / "out/report.md").read_text()
+    report = (tmp_path / "out/report.md").read_text()
+    assert "| from scratch | 40.00 ± 14.14 | 10.00 |  |  |  |\n| M1+TSVM, Kingma et al. |  | 11.82 |" in report
+    assert "| beta | psnr |\n| --- | --- |\n| 1 | 18.12 |" in report
+    shown = charts(Page((tmp_path / "out/index.html").read_text()))
+    name = "mnist: test error, % against number of labels: from scratch, M1+TSVM, Kingma et al., M1+M2, Kingma et al."
+    assert shown[name] == (tmp_path / "out/images/few_labels_0.svg").read_text()
+    assert "digits5k, linear readers: test error, % against number of labels: classifier, quickstart" in shown
+    for text in shown.values():
+        assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_label_efficiency_needs_no_runs(tmp_path: Path) -> None:
+    (tmp_path / "label_efficiency.csv").write_text("data,labels,method,seed,accuracy\ndigits5k,10,knn,0,0.5\n")
+    write_report([tmp_path], tmp_path / "out", "Title")
+    assert "| kNN | 50.00 |" in (tmp_path / "out/report.md").read_text()
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert list(charts(page)) == ["digits5k: test error, % against number of labels: kNN"]
+
+
+def test_curves_and_few_labels_are_those_of_the_runs(trained: Path) -> None:
+    findings = read_findings([trained])
+    colours = colours_of(findings.groups)
+    figures = {figure.axes[0].get_title(): figure.axes[0] for figure in curve_figures(findings.groups, colours)}
+    assert {"Loss of Autoencoder", "Loss of Classifier", "MSE", "PSNR, dB", "SSIM", "Accuracy, %"} == set(figures)
+    group = next(group for group in findings.groups if group.name == "quickstart")
+    expected = [
+        [(row["epoch"] + 1, row[key]) for row in run.metrics if key in row]
+        for run in group.runs
+        for key in ("train/loss", "val/loss")
+    ]
+    lines = figures["Loss of Autoencoder"].lines
+    assert [np.column_stack([line.get_xdata(), line.get_ydata()]).tolist() for line in lines] == [
+        [list(point) for point in points] for points in expected
+    ]
+    assert [line.get_linestyle() for line in lines] == ["--", "-"] * 2
+    assert {line.get_color() for line in lines} == {colours["quickstart"]}
+    figure = few_label_figure(findings.groups, colours)
+    assert figure is not None
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "quickstart")
+    assert list(np.asarray(line.get_ydata())) == pytest.approx([60, 35, 30])  # 60 % and 70 % right on 100 labels
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the path")

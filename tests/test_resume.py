@@ -27,8 +27,31 @@ FLAGS += ["--trainer.callbacks+=GradientNorms", "--trainer.log_every_n_steps", "
 VAE = ["--model", "VAE", "--model.encoder", "MNISTGaussianEncoder", "--model.encoder.latent_dim", "3"]
 VAE += ["--model.decoder", "MNISTDecoder", "--model.decoder.latent_dim", "3", "--model.latent_dim", "3"]
 VAE += ["--model.warmup_epochs", "3", "--data.augmentations", "[{class_path: PerImageAffine}]"]
+TWO_ERRORS = [
+    "--model",
+    "ClassifierReconstructor",
+    "--model.encoder",
+    "MNISTEncoder",
+    "--model.encoder.latent_dim",
+    "3",
+]
+TWO_ERRORS += ["--model.decoder", "MNISTDecoder", "--model.decoder.latent_dim", "3", "--model.latent_dim", "3"]
+TWO_ERRORS += ["--model.num_classes", "10"]
+SEMI = [
+    "--model",
+    "Classifier",
+    "--model.encoder",
+    "MNISTEncoder",
+    "--model.head",
+    "MLPHead",
+    "--data.num_labels",
+    "100",
+]
+SEMI += ["--data.keep_unlabeled", "true", "--model.auxiliary_decoder", "MNISTDecoder"]
+SEMI += ["--model.fixmatch.augmentations", "[{class_path: PerImageAffine}]", "--model.fixmatch.threshold", "0.15"]
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"]
 PLATEAU += ["--model.scheduler.patience", "0", "--model.scheduler.threshold", "0.5"]
+MAX_STEPS = ["--trainer.max_steps", str(STEPS * EPOCHS - 5)]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
 KILLED = (-signal.SIGKILL, 1)  # 1 where a process has lost one that it started
 
@@ -105,7 +128,7 @@ def check_same(whole: Path, resumed: Path) -> None:
                 assert same(state[part], second["callbacks"][key][part]), f"{name}.ckpt: {key} {part}"
 
 
-@pytest.mark.parametrize("flags", [VAE + PLATEAU, ["--trainer.max_steps", str(STEPS * EPOCHS - 5)], TWO])
+@pytest.mark.parametrize("flags", [VAE + PLATEAU, MAX_STEPS, TWO, TWO_ERRORS, SEMI])
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, flags: list[str]) -> None:
     assert fit(tmp_path / "whole", *flags) == 0
     resumed = tmp_path / "resumed"

@@ -4,7 +4,9 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -121,6 +123,32 @@ def test_slurm_requeues_after_the_end_of_the_step(tmp_path: Path, monkeypatch: p
     assert saved["global_step"] == 6
     assert (tmp_path / "called").read_text() == "requeue 77\n"
     assert not list(tmp_path.rglob("hpc_ckpt*"))  # which another run would take for its own
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.001, 50), (0.1, 10), (3.0, 1)])
+def test_processes_ask_each_other_for_signals_about_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
+) -> None:
+    two, asked, other = MagicMock(world_size=2, is_last_batch=False, global_step=0), [], 0
+    two.fit_loop.epoch_loop._should_check_val_fx.return_value = False
+    two.strategy.root_device = torch.device("cpu")
+
+    def reduce(given: Tensor, reduce_op: str) -> Tensor:
+        asked.append(two.global_step)
+        return given.maximum(torch.tensor([other, 0, 0]))
+
+    two.strategy.reduce = reduce
+    callback, model = LastCheckpoint(), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    monkeypatch.setattr("callbacks.checkpoints.time.monotonic", lambda: two.global_step * seconds)
+    monkeypatch.setattr("callbacks.checkpoints.signal.signal", lambda *args: None)
+    callback.on_train_start(two, model)
+    for two.global_step in range(1, 202):
+        callback.on_train_batch_end(two)
+    assert set(np.diff(asked)) == {steps}
+    other = signal.SIGTERM  # which this process did not get
+    with pytest.raises(SystemExit):
+        for two.global_step in range(202, 202 + steps):
+            callback.on_train_batch_end(two)
 
 
 @pytest.mark.parametrize("place", ["os.fsync", "torch.save"])

@@ -87,6 +87,8 @@ def test_repeat_passes_over_a_handful_of_images() -> None:
     data = ready(num_labels=10, repeat=5, batch_size=50)
     ((_, labels),) = list(data.train_dataloader())
     assert torch.bincount(labels).tolist() == [5] * 10
+    assert len(data.train_set.images) == 10  # what measures the images meets each once
+    assert [int(data.train_set[place][1]) for place in (3, 13)] == [int(data.train_set.labels[3])] * 2
 
 
 def test_augmentations_change_training_batches_only() -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from lightning_modules.noise import fixed_noise
 
@@ -26,3 +26,10 @@ def test_the_noise_is_normal_and_independent() -> None:
     between = torch.corrcoef(noise[:300])
     assert between[~torch.eye(300, dtype=torch.bool)].std() == pytest.approx(20**-0.5, rel=0.1)
     assert fixed_noise(torch.zeros(1, 784), 1, 1000).abs().max() < 5
+
+
+@pytest.mark.parametrize(("place", "sign"), [(26683239, 1), (7925056, -1)])
+def test_the_rarest_draws_are_finite(place: int, sign: int) -> None:
+    # Draws of a black image whose hashes are all ones and all zeros, the ends of the uniform numbers: one in 8 million.
+    draw = fixed_noise(torch.zeros(1, 4), 1, 1, start=place)
+    assert draw.item() == pytest.approx(sign * norm.isf(2**-24), rel=1e-4)

@@ -1,0 +1,44 @@
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+# The command line with short trainings; what it is called with goes to a log.
+SHORT = f"""#!/usr/bin/env bash
+echo "$1" >> "$(dirname "$0")/calls"
+limits=()
+if [ "$1" = fit ]; then limits=(--trainer.limit_train_batches 3 --trainer.max_epochs 1); fi
+if [ "$1" = evaluate ]; then limits=(--labels_per_class 1 --images 100); fi
+exec {sys.executable} {ROOT}/main.py "$@" "${{limits[@]}}"
+"""
+
+
+def test_the_small_suite_trains_evaluates_and_reports_and_starts_nothing_twice(tmp_path: Path) -> None:
+    short = tmp_path / "preimage.sh"
+    short.write_text(SHORT)
+    short.chmod(0o755)
+    readme = tmp_path / "README.md"
+    readme.write_text("# Mine\n<!-- report:begin -->\n<!-- report:end -->\n")
+    paths = {"PREIMAGE": str(short), "RUNS": f"{tmp_path}/runs", "OUT": f"{tmp_path}/report", "README": str(readme)}
+
+    def suite() -> list[str]:
+        (tmp_path / "calls").write_text("")
+        command = ["bash", str(ROOT / "benchmarks/suite.sh"), "small"]
+        subprocess.run(command, env=os.environ | paths, cwd=tmp_path, check=True, capture_output=True, timeout=500)
+        return (tmp_path / "calls").read_text().split()
+
+    assert suite() == ["fit"] * 8 + ["evaluate", "report"]
+    with (tmp_path / "report/results.csv").open() as file:
+        rows = {row["label"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"autoencoder", "vae", "classifier_plain", "invert_classifier"}
+    assert all(row["seeds"] == "0 1" and float(row["training_minutes"]) > 0 for row in rows.values())
+    assert {name for name, row in rows.items() if row["reconstruction/mse"]} == set(rows) - {"classifier_plain"}
+    assert {name for name, row in rows.items() if row["reading/linear/accuracy"]} == set(rows) - {"invert_classifier"}
+    fid = next(key for key in rows["vae"] if key.startswith("generation/fid/classifier_plain ("))
+    assert {name for name, row in rows.items() if row[fid]} == {"vae"}
+    assert "| vae | 2 |" in readme.read_text()
+    (tmp_path / "runs/suite_small/vae/version_1/metrics.csv").write_text("epoch,train/loss\n")  # interrupted
+    assert suite() == ["fit", "evaluate", "report"]

@@ -44,7 +44,8 @@ class Point(NamedTuple):
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the command's own are for every fit."""
-    parser = CommandParser("preimage label-efficiency", description=__doc__)
+    epilog = "All other flags go to every fit, for example --trainer.accelerator cpu."
+    parser = CommandParser("preimage label-efficiency", description=__doc__, epilog=epilog)
     parser.add_argument("--dataset", default="mnist", choices=list(SOURCES), help="which images")
     parser.add_argument("--root", default="data", help="folder with the IDX files, see MNISTDataModule")
     parser.add_argument(

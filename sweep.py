@@ -39,7 +39,8 @@ _KEYS = {
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the sweep's own are for every point."""
-    parser = CommandParser("preimage sweep", description=__doc__)
+    epilog = "All other flags go to the command of each point, for example --data.root DIR --trainer.accelerator cpu."
+    parser = CommandParser("preimage sweep", description=__doc__, epilog=epilog)
     parser.add_argument("file", type=Path, help="a sweep as `wandb sweep` takes it, with method grid or random")
     parser.add_argument("--out", type=Path, help="folder of the sweep, by default runs/sweeps/FILE")
     parser.add_argument("--jobs", type=int, default=1, help="points at a time")

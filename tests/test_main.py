@@ -86,6 +86,13 @@ def test_help_of_a_command_describes_its_options(command: str, capsys: pytest.Ca
     assert "--ckpt_path" in out
 
 
+@pytest.mark.parametrize("command", ["atlas", "label-efficiency", "sweep"])
+def test_help_says_where_other_flags_go(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "All other flags go to " in capsys.readouterr().out
+
+
 def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--model.help", "Classifier"])

@@ -103,6 +103,8 @@ def measure_generation(
             for batch, features in ((resize_to(to_float(part, device), drawn), real), (drawn, fake)):
                 try:
                     features.append(extractor.features((batch * 255).round().byte()).cpu())
+                except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the extractor
+                    raise
                 except RuntimeError as error:
                     raise ValueError(
                         f"the extractor {extractor.name} takes no images {tuple(batch.shape[1:])}: give another one"

@@ -16,7 +16,6 @@ import yaml
 from PIL import Image
 
 from callbacks import WandbRunLogger
-from callbacks.provenance import git_commit
 from tests.conftest import QUICK, ROOT, Run
 from tests.test_cli import values
 
@@ -240,8 +239,3 @@ def test_a_checkpoint_is_an_artifact_only_if_asked_for(run: Run, monkeypatch: py
     assert names == []
     run("fit", *QUICK, *OVERLAY, "--trainer.logger.log_model", "true", "--trainer.max_epochs", 2)
     assert names == [["model.ckpt", "latest", "best"]]
-
-
-def test_git_commit_is_none_outside_a_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("callbacks.provenance.__file__", str(tmp_path / "provenance.py"))
-    assert git_commit() is None

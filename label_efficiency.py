@@ -189,7 +189,7 @@ def read_out(point: Point, data: MNISTDataModule, train: NDArray[np.float32], te
 
 def fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) -> float:
     """Test accuracy of the config `classifier_100_METHOD`, with another number of labels and as many steps for each."""
-    run_dir: Path = options.out / point.data / f"{point.method}_{point.labels}" / f"version_{point.seed}"
+    run_dir: Path = options.out / "fits" / point.data / f"{point.method}_{point.labels}" / f"version_{point.seed}"
     shutil.rmtree(run_dir, ignore_errors=True)  # interrupted before its line was written
     labels = "null" if point.labels == every else str(point.labels)
     flags = [f"--data.dataset={point.data}", f"--data.root={options.root}", f"--data.val_size={VAL_SIZE}"]

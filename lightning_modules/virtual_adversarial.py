@@ -51,7 +51,7 @@ class VirtualAdversarialTraining(nn.Module):
                 target = torch.softmax(predict(images), dim=1)
             moved = images + self.epsilon * self._direction(predict, images, target)
             divergence = F.kl_div(predict(moved).log_softmax(dim=1), target, reduction="batchmean")
-        return divergence, torch.distributions.Categorical(logits=logits.float()).entropy().mean()
+        return divergence, torch.special.entr(torch.softmax(logits.float(), dim=1)).sum(dim=1).mean()
 
     def _direction(self, predict: Callable[[Tensor], Tensor], images: Tensor, target: Tensor) -> Tensor:
         """Unit vectors `(B, C, H, W)` after one step of the power iteration on the divergence's curvature."""

@@ -141,6 +141,8 @@ def read_findings(folders: Sequence[Path]) -> Findings:
                 found["run"].append(path)
             if {"config.yaml", "metrics.csv", "atlas.csv"} & set(files):
                 below.clear()  # a run holds no runs, and those of an atlas are rows of its table
+            if "label_efficiency.csv" in files and "fits" in below:
+                below.remove("fits")  # so are these
     paths = {name: _unique(paths) for name, paths in found.items()}
     if not any(paths[name] for name in ("run", "atlas.csv", "label_efficiency.csv")):
         where = ", ".join(map(str, folders))

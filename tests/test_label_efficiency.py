@@ -12,6 +12,7 @@ from datamodules import MNISTDataModule
 from label_efficiency import Point, encode, read, write
 from lightning_modules import Autoencoder
 from main import main
+from reporting.runs import read_findings
 from tests.conftest import ROOT, Run
 
 Table = list[dict[str, str]]
@@ -56,6 +57,8 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
     assert all(0 <= float(row["accuracy"]) <= 1 and row["data"] == "mnist" for row in rows)
     assert Image.open(out / "label_efficiency.png").size[0] > 300
     assert "M1+M2" in capsys.readouterr().out
+    assert len(list(out.rglob("metrics.csv"))) == 5
+    assert not read_findings([out]).runs  # the fits are points of its table
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
     lines = (out / "label_efficiency.csv").read_text().splitlines()
     (out / "label_efficiency.csv").write_text("\n".join(line for line in lines if ",knn," not in line) + "\n")

@@ -1,10 +1,12 @@
-"""Files of a run that several parts write or read."""
+"""Files and folders that several parts write or read."""
 
 import csv
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,23 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which takes the place of another at the end, so that a killed build is never believed.
+
+    Args:
+        folder: The folder to make or replace; that above it is there.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    building.mkdir()
+    try:
+        yield building
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import math
-import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
+
+from files import whole_folder
 
 BATCH = 64
 
@@ -63,17 +63,11 @@ def cache_codes(
 def _build(
     folder: Path, images: Tensor, encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    building.mkdir()
-    try:
+    with whole_folder(folder) as building:
         codes = torch.from_file(str(building / "codes"), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
         for start in tqdm(range(0, len(images), BATCH), desc="encoding", unit="batches", disable=None):
             codes[start : start + BATCH] = encode(images[start : start + BATCH])
         (building / "done.json").write_text(json.dumps({"shape": shape, "dtype": str(dtype)}))
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _is_whole(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> bool:

@@ -5,8 +5,6 @@ import io
 import json
 import multiprocessing
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,6 +15,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm import tqdm
+
+from files import whole_folder
 
 from .image_tree import Source
 
@@ -133,10 +133,7 @@ def _is_whole(folder: Path, count: int, size: int) -> bool:
 
 
 def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_image: OnBadImage, processes: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    building = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    building.mkdir()
-    try:
+    with whole_folder(folder) as building:
         work = Work(building / "images.u8", source, names, size)
         work.open("w+")
         bad: dict[str, str] = {}
@@ -147,9 +144,6 @@ def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_ima
                 bad |= found
                 bar.update(min(CHUNK, len(names) - bar.n))
         (building / "done.json").write_text(json.dumps({"bad": bad}))
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 class Work(NamedTuple):

@@ -171,17 +171,17 @@ def fit_two(run_dir: Path, log: Path, callback: type[Callback], *flags: str) -> 
 def test_a_loss_that_is_no_number_on_one_process_ends_all(tmp_path: Path, precision: str) -> None:
     code, err = fit_two(tmp_path / "run", tmp_path / "err", OneBadImage, "--trainer.precision", precision)
     assert code == 1
-    assert "error: the training loss is NaN or infinite at step 2 (epoch 0); last good checkpoint: none yet" in err
+    assert "the training loss is NaN or infinite at step 2 (epoch 0); last good checkpoint: none yet" in err
     assert not (tmp_path / "run/checkpoints/last.ckpt").exists()
 
 
 def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) -> None:
     flags = ["--trainer.max_epochs", "1000", "--trainer.limit_train_batches", "100"]
     code, err = fit_two(tmp_path / "run", tmp_path / "err", Terminated, *flags)
-    assert code
+    assert code == 1
+    assert "terminated with exit code 143" in err  # SIGTERM, and not what waits in vain for the other
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert 4 <= saved["global_step"] <= 4 + 50
-    assert f"told to end at step {saved['global_step']}, saved at step {saved['global_step']}" in err
 
 
 def test_two_processes_learn_from_batches_without_a_label(tmp_path: Path) -> None:

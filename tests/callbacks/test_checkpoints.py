@@ -125,7 +125,7 @@ def test_slurm_requeues_after_the_end_of_the_step(tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.rglob("hpc_ckpt*"))  # which another run would take for its own
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(0.001, 50), (0.1, 10), (3.0, 1)])
+@pytest.mark.parametrize(("seconds", "steps"), [(0.001, 50), (0.125, 8), (3.0, 1)])
 def test_processes_ask_each_other_for_signals_about_once_a_second(
     monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
 ) -> None:

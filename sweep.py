@@ -25,8 +25,8 @@ from files import read_metrics, write_atomically
 Point = dict[str, Any]
 
 _TOP = {"program", "method", "metric", "parameters", "command", "name", "description", "project", "entity", "run_cap"}
-_RANGES = {"int_uniform", "uniform", "log_uniform", "log_uniform_values", "inv_log_uniform", "inv_log_uniform_values"}
-#: What W&B lets a parameter of each distribution hold; those with a `q_` before them take a step `q` as well.
+_RANGES = ("int_uniform", "uniform", "log_uniform", "log_uniform_values", "inv_log_uniform", "inv_log_uniform_values")
+#: What a parameter of each distribution may hold, as in the schema of sweeps that W&B publishes.
 _KEYS = {
     "constant": {"value"},
     "categorical": {"values"},
@@ -35,6 +35,9 @@ _KEYS = {
     "log_normal": {"mu", "sigma"},
     "beta": {"a", "b"},
 } | {kind: {"min", "max"} for kind in _RANGES}
+_QUANTIZED = ("uniform", "log_uniform", "log_uniform_values", "normal", "log_normal", "beta")
+_KEYS |= {f"q_{kind}": _KEYS[kind] | {"q"} for kind in _QUANTIZED}
+_DEFAULTED = {"q", "mu", "sigma", "a", "b"}
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -50,11 +53,13 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         default=os.environ.get("SLURM_ARRAY_TASK_ID"),
         help="run this point alone, counted from 0; in a SLURM array job by default that of the task",
     )
-    parser.add_argument("--count", type=int, help="points of a random sweep, by default the file's run_cap")
+    parser.add_argument("--count", type=int, help="points at most, by default the file's run_cap")
     parser.add_argument("--seed", type=int, help="seed of a random sweep, by default the recorded one, at first 0")
     options, rest = parser.parse_known_args(args)
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: give 1 or more")
+    if options.count is not None and options.count < 1:
+        parser.error(f"--count {options.count}: give 1 or more")
     options.out = options.out or Path("runs/sweeps") / options.file.stem
     return options, rest
 
@@ -110,20 +115,54 @@ def read_sweep(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: here is method grid or random without early_terminate; more needs `wandb sweep`")
     if unknown := set(sweep) - _TOP:
         raise ValueError(f"{path}: W&B's sweeps know no {', '.join(sorted(unknown))}")
-    sweep["parameters"] = {name: _checked(name, given) for name, given in sweep["parameters"].items()}
+    cap, metric = sweep.get("run_cap", 1), sweep.get("metric", {"name": ""})
+    if type(cap) is not int or cap < 1 or not isinstance(metric, dict) or "name" not in metric:
+        raise ValueError(f"{path}: run_cap must be a whole number from 1 up, and metric have a name")
+    sweep["parameters"] = _checked(path, "", sweep["parameters"])
     return sweep
 
 
-def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    if "parameters" in given:
-        return {"parameters": {key: _checked(f"{name}.{key}", value) for key, value in given["parameters"].items()}}
-    kind = given.get("distribution") or _default_distribution(given)
-    base = str(kind).removeprefix("q_")
-    allowed = _KEYS.get(base, set()) | ({"q"} if base != kind else set())
-    needed = allowed & {"value", "values", "probabilities", "min", "max"}
-    if base not in _KEYS or set(given) - allowed - {"distribution"} or needed - set(given):
-        raise ValueError(f"the sweep's parameter {name} is none of W&B's: it has {given}, see W&B's sweep parameters")
-    return given | {"distribution": kind}
+def _checked(path: Path, above: str, parameters: Any) -> dict[str, Any]:
+    if not isinstance(parameters, dict) or not parameters:
+        raise ValueError(f"{path}: the parameters{above and ' of '}{above} must be a mapping, and not {parameters}")
+    checked: dict[str, Any] = {}
+    for key, given in parameters.items():
+        name = f"{above}.{key}" if above else str(key)
+        if isinstance(given, dict) and set(given) == {"parameters"}:
+            checked[key] = {"parameters": _checked(path, name, given["parameters"])}
+            continue
+        kind = str(given.get("distribution") or _default_distribution(given)) if isinstance(given, dict) else ""
+        if not _fits(kind, given):
+            raise ValueError(
+                f"{path}: the parameter {name} is none of W&B's: it has {given}, see W&B's sweep parameters"
+            )
+        checked[key] = given | {"distribution": kind}
+    return checked
+
+
+def _fits(kind: str, given: Any) -> bool:
+    """Whether W&B knows the distribution with these arguments."""
+    if kind not in _KEYS or not _KEYS[kind] - _DEFAULTED <= set(given) - {"distribution"} <= _KEYS[kind]:
+        return False
+    if kind == "constant":
+        return True
+    if kind.startswith("categorical"):
+        values = given["values"]
+        if not isinstance(values, list) or not values:
+            return False
+        odds = given.get("probabilities", [1] * len(values))
+        whole = isinstance(odds, list) and len(odds) == len(values) and all(map(_is_number, odds))
+        return whole and min(odds) >= 0 < sum(odds)
+    numbers = {key: value for key, value in given.items() if key != "distribution"}
+    if not all(type(value) is int if kind == "int_uniform" else _is_number(value) for value in numbers.values()):
+        return False
+    positive = {"q", "a", "b"} | ({"min"} if kind.endswith("_values") else set())
+    ordered = numbers.get("min", 0) <= numbers.get("max", 0) and numbers.get("sigma", 0) >= 0
+    return ordered and all(numbers.get(key, 1) > 0 for key in positive)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _default_distribution(given: dict[str, Any]) -> str | None:
@@ -208,10 +247,11 @@ def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     path: Path = options.out / "sweep.json"
     recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"seed": 0, "points": []}
     seed = recorded["seed"] if options.seed is None else options.seed
+    count = options.count or sweep.get("run_cap")
     if sweep["method"] == "grid":
-        points = grid(sweep["parameters"])
+        points = grid(sweep["parameters"])[:count]
     else:
-        count = options.count or sweep.get("run_cap") or len(recorded["points"])
+        count = count or len(recorded["points"])
         if not count:
             raise ValueError(f"{options.file} is a random sweep without run_cap: say how many points with --count N")
         generator = random.Random(seed)
@@ -245,7 +285,9 @@ def _start(options: argparse.Namespace, command: list[str], index: int) -> subpr
     command = [*command, f"--run_dir={run_dir}", *([f"--ckpt_path={last}"] if last.is_file() else [])]
     environment = dict(os.environ)
     if options.jobs > 1:  # else their threads stall each other
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // options.jobs)))
+        # macOS binds no process to cores.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // options.jobs)))
     print(f"{_name(index)}: {'goes on' if last.is_file() else 'starts'}, {options.out / _name(index)}.log", flush=True)
     with (options.out / f"{_name(index)}.log").open("ab") as log:
         # A session of its own, so that Ctrl-C reaches it once.

@@ -3,7 +3,9 @@
 import gzip
 import io
 import os
+import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +59,16 @@ def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
         write_idx(raw / "t10k-images-idx3-ubyte", images[1000:1200])
         write_idx(raw / "t10k-labels-idx1-ubyte.gz", labels[1000:1200])
     return root
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
+    """Waits until a process has made a file; else fails, with what the process has said."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"there is no {path} after {seconds} s or at the process's end: {process.communicate()}")
+        time.sleep(0.05)
 
 
 @pytest.fixture

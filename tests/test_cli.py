@@ -4,7 +4,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import yaml
 
 from lightning_modules import Autoencoder, Classifier, Inversion
 from tests.callbacks.test_checkpoints import SLURM
-from tests.conftest import QUICK, ROOT, Digits, Fails, Run
+from tests.conftest import QUICK, ROOT, Digits, Fails, Run, wait_for
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -291,11 +290,9 @@ def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run:
     run_dir = tmp_path / "run"
     flags = ["--run_dir", run_dir, "--trainer.max_epochs", 10000, "--trainer.limit_train_batches", 20]
     process = start(*flags)
-    while not (run_dir / "checkpoints/last.ckpt").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for(run_dir / "checkpoints/last.ckpt", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "Traceback" not in err
     path = run_dir / "checkpoints/last.ckpt"

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 
 from main import main
 from sweep import draw, grid, read_sweep
-from tests.conftest import QUICK, ROOT
+from tests.conftest import QUICK, ROOT, wait_for
 
 PROGRAM = """\
 import argparse, pathlib, sys, time
@@ -56,6 +55,18 @@ def table(out: Path) -> list[dict[str, str]]:
         return []
     with (out / "sweep.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def refused(file: Path, capsys: pytest.CaptureFixture[str], *flags: object) -> str:
+    """The line in which a sweep says why it does not begin."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        sweep(file, *flags)
+    assert stop.value.code == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ")
+    assert "\n" not in err
+    return err
 
 
 def starts(file: Path, index: int) -> list[str]:
@@ -99,17 +110,25 @@ def test_an_index_runs_one_point_by_flag_or_by_slurm(
     assert [row["status"] for row in sweep(file, "--index", 1)] == ["to do", "finished", "to do"]
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     assert [row["status"] for row in sweep(file)] == ["to do", "finished", "finished"]
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        sweep(file, "--index", 3)
-    assert "error: --index 3: the sweep has the points 0 to 2" in capsys.readouterr().err
+    assert "error: --index 3: the sweep has the points 0 to 2" in refused(file, capsys, "--index", 3)
 
 
-def test_jobs_run_at_a_time(tmp_path: Path) -> None:
+def test_jobs_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)  # as on macOS
     file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 2}})
     sweep(file, "--jobs", 2)
     first, second = (float(starts(file, index)[0].split()[1]) for index in (0, 1))
     assert abs(first - second) < 2
+
+
+def test_a_cap_cuts_a_grid_that_can_grow_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, run_cap=1, parameters={"x": {"values": [1, 2, 4]}})
+    assert [row["x"] for row in sweep(file)] == ["1"]
+    assert [row["x"] for row in sweep(file, "--count", 2)] == ["1", "2"]
+    assert len(starts(file, 0)) == 1
+    with pytest.raises(SystemExit):
+        main(["sweep", str(file), "--count", "0"])
+    assert "error: --count 0: give 1 or more" in capsys.readouterr().err
 
 
 def test_a_random_sweep_draws_by_a_recorded_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,10 +142,7 @@ def test_a_random_sweep_draws_by_a_recorded_seed(tmp_path: Path, capsys: pytest.
     assert [row["y"] for row in rows][:2] == first
     assert len({row["y"] for row in rows}) == 3
     assert len(starts(file, 0)) == 1
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        sweep(file, "--seed", 8)
-    assert "holds another sweep" in capsys.readouterr().err
+    assert "holds another sweep" in refused(file, capsys, "--seed", 8)
 
 
 def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> None:
@@ -135,12 +151,9 @@ def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> No
     # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
-    begun = tmp_path / "out/point_000/starts"
-    while not begun.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for(tmp_path / "out/point_000/starts", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert err.strip().endswith("interrupted: the same command goes on")
     assert "KeyboardInterrupt" in (tmp_path / "out/point_000.log").read_text()
@@ -191,6 +204,18 @@ def test_draws_are_of_their_distribution(
         ({"method": "bayes"}, "more needs `wandb sweep`"),
         ({"parameters": {"x": {"valuess": [1]}}}, "parameter x is none of W&B's"),
         ({"parameters": {"x": {"min": 1, "max": 2.0}}}, "parameter x is none of W&B's"),
+        ({"parameters": {"x": {"distribution": "q_constant", "value": 3}}}, "parameter x is none of W&B's"),
+        ({"parameters": {"x": {"distribution": "q_int_uniform", "min": 1, "max": 9, "q": 4}}}, "parameter x is none"),
+        ({"parameters": {"x": {"distribution": "int_uniform", "min": 1, "max": 1.5}}}, "parameter x is none"),
+        ({"parameters": {"x": {"distribution": "uniform", "min": 2.0, "max": 1.0}}}, "parameter x is none"),
+        ({"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "parameter x is none"),
+        ({"parameters": {"x": {"values": []}}}, "sweep.yaml: the parameter x is none of W&B's: it has {'values': []}"),
+        ({"parameters": {"x": {"values": [1, 2], "probabilities": [1]}}}, "parameter x is none"),
+        ({"parameters": {"m": {"parameters": {"x": 3}}}}, "sweep.yaml: the parameter m.x is none of W&B's: it has 3"),
+        ({"parameters": {"m": {"parameters": []}}}, "sweep.yaml: the parameters of m must be a mapping, and not []"),
+        ({"parameters": [{"x": {"value": 1}}]}, "sweep.yaml: the parameters must be a mapping"),
+        ({"run_cap": 0}, "sweep.yaml: run_cap must be a whole number"),
+        ({"metric": {"goal": "minimize"}}, "metric have a name"),
         ({"parameters": {"x": {"min": 0.0, "max": 2.0}}}, "a grid needs values for x, not uniform"),
         ({"metrics": {}}, "W&B's sweeps know no metrics"),
         ({"method": "random"}, "say how many points with --count N"),
@@ -200,13 +225,8 @@ def test_draws_are_of_their_distribution(
 def test_a_wrong_file_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        sweep(write(tmp_path, **({"parameters": {"x": {"values": [1]}}} | content)))
-    assert stop.value.code == 1
-    err = capsys.readouterr().err.strip()
-    assert err.startswith("error: ")
-    assert said in err
-    assert "\n" not in err
+    file = write(tmp_path, **({"parameters": {"x": {"values": [1]}}} | content))
+    assert said in refused(file, capsys)
     assert not (tmp_path / "out/point_000").exists()
 
 

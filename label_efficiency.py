@@ -14,6 +14,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
 
 from cli import PreimageCLI
 from datamodules import MNISTDataModule
@@ -152,8 +157,8 @@ def encode(checkpoint: Path, data: MNISTDataModule) -> tuple[NDArray[np.float32]
             torch.cat([model.encoder(part.float() / 255).flatten(1) for part in split.images.split(500)])
             for split in (data.train_set, data.test_set)
         )
-    mean, deviation = train.mean(dim=0), train.std(dim=0)
-    return ((train - mean) / deviation).numpy(), ((test - mean) / deviation).numpy()
+    scaler = StandardScaler().fit(train.numpy())
+    return scaler.transform(train.numpy()), scaler.transform(test.numpy())
 
 
 def read_out(point: Point, data: MNISTDataModule, train: NDArray[np.float32], test: NDArray[np.float32]) -> float:
@@ -165,11 +170,6 @@ def read_out(point: Point, data: MNISTDataModule, train: NDArray[np.float32], te
         train: Codes `(N, D)` of the training images.
         test: Codes `(M, D)` of the test images.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.neural_network import MLPClassifier
-
     labels = data.train_set.labels
     chosen = torch.arange(len(labels))
     if point.labels < len(labels):

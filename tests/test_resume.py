@@ -48,7 +48,7 @@ SEMI = [
     "100",
 ]
 SEMI += ["--data.keep_unlabeled", "true", "--model.auxiliary_decoder", "MNISTDecoder"]
-SEMI += ["--model.fixmatch.augmentations", "[{class_path: PerImageAffine}]", "--model.fixmatch.threshold", "0.15"]
+SEMI += ["--model.vat", "VirtualAdversarialTraining", "--model.vat.epsilon", "2.0"]
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"]
 PLATEAU += ["--model.scheduler.patience", "0", "--model.scheduler.threshold", "0.5"]
 MAX_STEPS = ["--trainer.max_steps", str(STEPS * EPOCHS - 5)]

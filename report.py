@@ -90,7 +90,8 @@ def _body(findings: Findings, pictures: dict[Path, str], base: Path) -> str:
     """The results in Markdown, for a file in the folder `base`."""
     note = "Mean ± standard deviation over seeds, on the test split."
     parts = [note, markdown_results(findings.groups, columns_of(findings.groups))]
-    parts += [error_table(errors_of(table.rows)) for table in findings.label_efficiency]
+    tables = [error_table(errors_of(table.rows)) for table in findings.label_efficiency]
+    parts += [f"### Label efficiency\n\n{text}" for text in tables]
     parts += [f"![{plain(text)}]({quote(relpath(path, base))})" for path, text in pictures.items()]
     parts += [_table(table) for table in (*findings.atlases, *findings.sweeps)]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"

@@ -289,6 +289,7 @@ def test_label_efficiency_and_sweeps_are_shown(runs: Path, tmp_path: Path) -> No
     (runs / "sweep.csv").write_text("beta,psnr\n1,18.123456\n")
     write_report([runs], tmp_path / "out", "Title")
     report = (tmp_path / "out/report.md").read_text()
+    assert "### Label efficiency\n\n| error, %, on mnist | 10 | 100 |" in report
     assert "| from scratch | 40.00 ± 14.14 | 10.00 |  |  |  |\n| M1+TSVM, Kingma et al. |  | 11.82 |" in report
     assert "| beta | psnr |\n| --- | --- |\n| 1 | 18.12 |" in report
     shown = charts(Page((tmp_path / "out/index.html").read_text()))

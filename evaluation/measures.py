@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules import InMemoryDataModule
+from datamodules.code_cache import cache_codes
 from lightning_modules import Autoencoder
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
 from lightning_modules.metrics import NormalizedError, reconstruction_metrics
+from lightning_modules.networks.weights import weights_hash
 
 BATCH = 64  # one for all models, so that their memory and speed can be compared
 ERRORS = ("mse", "psnr", "ssim", "normalized_error")
@@ -78,15 +80,22 @@ def as_vectors(codes: Tensor) -> Tensor:
 def encode_splits(
     model: EncoderModule, data: InMemoryDataModule, names: Iterable[str], device: torch.device
 ) -> dict[str, Codes]:
-    """Codes and labels of all labelled images of each of the named splits that has any."""
+    """Codes and labels of all labelled images of each of the named splits that has any.
+
+    They are kept in the data's `cache_dir`, so that reading them in another way encodes nothing.
+    """
+
+    def encode(images: Tensor) -> Tensor:
+        return as_vectors(model.code_of((to_float(images, device), torch.empty(0)))).cpu()
+
+    key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {MAP_VALUES}"
     found = {}
     for name in names:
         split = getattr(data, f"{name}_set")
         known = split.labels >= 0
         if known.any():
-            parts = split.images[known].split(BATCH)
-            codes = [as_vectors(model.code_of((to_float(part, device), torch.empty(0)))).cpu() for part in parts]
-            found[name] = torch.cat(codes), split.labels[known]
+            codes = cache_codes(split.images, encode, key, data.cache_dir, data.code_cache_limit_gb)
+            found[name] = codes[known], split.labels[known]
     return found
 
 

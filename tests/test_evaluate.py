@@ -118,7 +118,10 @@ def test_a_measured_checkpoint_is_skipped_and_overwritten_to_the_same_figures(
     out = capsys.readouterr().out
     assert f"{folder}: done" in out and f"| {first['reconstruction']['mse']:.4f} |" in out
     assert (folder / "evaluation.json").stat().st_mtime_ns == written
+    cache = folder.parent / "cache"
+    cached = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
     (again,) = evaluate(folder, "--overwrite")
+    assert cached and cached == {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
     assert (folder / "evaluation.json").stat().st_mtime_ns > written
     assert {key: value for key, value in again.items() if key not in MEASURED} == {
         key: value for key, value in first.items() if key not in MEASURED

@@ -36,7 +36,7 @@ _TITLES = {
     "peak_memory_gb": "peak memory, GB",
 }
 _SHARES = ("accuracy", "f1", "knn_accuracy", "knn_f1")  # of one, written as percentages
-_DECIMALS = {"mse": 4, "psnr": 2, "ssim": 3, "normalized_error": 3, "fid": 1, "kid": 4, "elbo": 1}
+_DECIMALS = {"mse": 4, "psnr": 2, "ssim": 3, "normalized_error": 3, "fid": 2, "kid": 4, "elbo": 1}
 _DECIMALS |= {
     "log_likelihood": 1,
     "active_units": 1,

@@ -134,7 +134,7 @@ def test_extractors_are_never_mixed_in_a_column(trained: Path, tmp_path: Path) -
         "| model | seeds | FID (inception) | FID (mnist_classifier) | KID (inception) | KID (mnist_classifier) |"
         in report
     )
-    assert "| quickstart | 2 | 10.5 ± 0.7 |  | 0.0100 ± 0.0000 |  |" in report
+    assert "| quickstart | 2 | 10.50 ± 0.71 |  | 0.0100 ± 0.0000 |  |" in report
 
 
 def test_the_test_of_a_run_stands_in_for_its_evaluation(runs: Path, tmp_path: Path) -> None:

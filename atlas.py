@@ -52,18 +52,7 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     suffix = "_random" if options.weights == "random" else ""
     options.out = options.out or Path("runs/atlas") / f"{options.network}{suffix}"
     options.config = options.config or [str(CONFIG)]
-    return options, joined(rest)
-
-
-def joined(flags: Sequence[str]) -> list[str]:
-    """Writes `--key value` as `--key=value`, so that the same settings are the same text."""
-    found: list[str] = []
-    for flag in flags:
-        if not flag.startswith("--") and found and found[-1].startswith("--") and "=" not in found[-1]:
-            found[-1] += f"={flag}"
-        else:
-            found.append(flag)
-    return found
+    return options, rest
 
 
 def main(args: Sequence[str]) -> None:

@@ -22,6 +22,17 @@ class CommandParser(argparse.ArgumentParser):
         """Takes the arguments of `argparse.ArgumentParser`."""
         super().__init__(prog, allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Joins `--key value` to `--key=value` in what is handed on, so that the same settings are the same text."""
+        options, rest = super().parse_known_args(*args, **kwargs)
+        flags: list[str] = []
+        for flag in rest:
+            if not flag.startswith("--") and flags and flags[-1].startswith("--") and "=" not in flags[-1]:
+                flags[-1] += f"={flag}"
+            else:
+                flags.append(flag)
+        return options, flags
+
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and ends the process with code 2."""
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")

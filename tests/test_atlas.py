@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from atlas import CONFIG, decoder_for, joined, mean_of
+from atlas import CONFIG, decoder_for, mean_of
 from lightning_modules.networks import inverters
 from main import main
 
@@ -57,21 +57,6 @@ def test_spaces_and_comments_change_no_settings(
         capsys.readouterr()
         atlas(tiny_imagenet, tmp_path, "--data.split_seed=1", *flags)
         assert "features.12: done" in capsys.readouterr().out
-
-
-def test_values_are_joined_to_their_flags() -> None:
-    flags = [
-        "--data.root",
-        "a b",
-        "--test_after_fit",
-        "--trainer.max_epochs=-1",
-        "--model.beta",
-        "-1",
-        "--x=1",
-        "stray",
-    ]
-    expected = ["--data.root=a b", "--test_after_fit", "--trainer.max_epochs=-1", "--model.beta=-1", "--x=1", "stray"]
-    assert joined(flags) == expected
 
 
 def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

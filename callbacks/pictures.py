@@ -1,5 +1,6 @@
 """What all drawing callbacks share: when to draw, and where a picture goes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,17 +115,28 @@ def save_picture(trainer: Trainer, picture: "NDArray[np.uint8] | Figure", file: 
         key: Name in the loggers; without one only the file is written.
     """
     image = picture if isinstance(picture, np.ndarray) else _render(picture)
-    run_dir = run_directory(trainer)
-    try:
-        if run_dir is not None:
-            write_atomically(run_dir / "images" / file, Image.fromarray(image).save)
-    except OSError as error:
-        rank_zero_warn(f"the picture {Path('images') / file} could not be written: {error}")
+    save_below_images(trainer, file, Image.fromarray(image).save)
     if key is not None:
         try:
             _log_picture(trainer, key, image)
         except Exception as error:  # whatever a logger may raise
             rank_zero_warn(f"the picture {key} could not be logged: {error}")
+
+
+def save_below_images(trainer: Trainer, file: str, write: Callable[[Path], Any]) -> None:
+    """Writes a file below `images/` in the run directory; where that fails, it costs a warning and not the training.
+
+    Args:
+        trainer: The trainer, on rank 0.
+        file: Path below `images/`.
+        write: Writes to the path that it is given.
+    """
+    run_dir = run_directory(trainer)
+    try:
+        if run_dir is not None:
+            write_atomically(run_dir / "images" / file, write)
+    except OSError as error:
+        rank_zero_warn(f"{Path('images') / file} could not be written: {error}")
 
 
 def _render(figure: "Figure") -> NDArray[np.uint8]:

@@ -1,5 +1,8 @@
 """A grid of images and their reconstructions."""
 
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from .pictures import Picture
+from .pictures import Picture, save_below_images
 
 
 class ReconstructionGrid(Picture):
-    """Draws originals over their reconstructions, for the same images of the split at every epoch."""
+    """Draws originals over their reconstructions, for the same images of the split at every epoch.
+
+    The images of the newest picture are kept beside it in `pairs.npz`: `target` and `reconstruction`, uint8
+    `(N, C, H, W)`.
+    """
 
     name = "reconstructions"
 
@@ -49,6 +56,8 @@ class ReconstructionGrid(Picture):
         if not self._pairs:
             return None
         targets, reconstructions = (torch.cat(images) for images in zip(*self._pairs, strict=True))
+        pairs = {"target": as_bytes(targets), "reconstruction": as_bytes(reconstructions)}
+        save_below_images(trainer, f"{self.name}/pairs.npz", partial(_write_arrays, arrays=pairs))
         if not self.captions:
             return reconstruction_grid(targets, reconstructions, self.columns)
         known = getattr(getattr(trainer, "datamodule", None), "class_names", None)
@@ -59,6 +68,17 @@ class ReconstructionGrid(Picture):
             grid = reconstruction_grid(targets[part], reconstructions[part], self.columns)
             rows += [caption_row(names[part], grid.shape[1], self.columns), grid]
         return np.concatenate(rows)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+    with path.open("wb") as file:  # savez would add an ending to a name
+        np.savez_compressed(file, **arrays)
+
+
+def as_bytes(images: Tensor) -> NDArray[np.uint8]:
+    """Rounds images in [0, 1] of any shape to uint8."""
+    array: NDArray[np.uint8] = images.clamp(0, 1).mul(255).round().byte().numpy()
+    return array
 
 
 def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) -> NDArray[np.uint8]:
@@ -113,4 +133,4 @@ def image_grid(images: Tensor, columns: int) -> NDArray[np.uint8]:
     """
     images = F.interpolate(images.clamp(0, 1), scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
     grid = make_grid(images, nrow=columns, padding=2, pad_value=1.0)
-    return grid.mul(255).round().byte().permute(1, 2, 0).numpy()
+    return as_bytes(grid.permute(1, 2, 0))

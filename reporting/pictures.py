@@ -2,10 +2,13 @@
 
 import base64
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .runs import Group, Run
@@ -106,34 +109,17 @@ def _first_pairs(group: Group) -> dict[bytes, tuple[Image.Image, Image.Image]]:
 
 def _pairs(run: Run) -> dict[bytes, tuple[Image.Image, Image.Image]]:
     """The images of a run's reconstruction grid with their reconstructions, by the pixels of the image."""
-    image = load(run.picture("reconstructions"))
-    grid = _grid_arguments(run)
-    if image is None or grid is None:
-        return {}
-    columns, count, caption = grid
-    tile = (image.width - GAP) // columns - GAP  # as torchvision lays out a grid: two pixels around each image
-    pair = 2 * (tile + GAP) + GAP * bool(caption) + caption
-    pairs = {}
-    for place in range(count):
-        row, column = divmod(place, columns)
-        left, top = GAP + column * (tile + GAP), GAP + row * pair + caption
-        if tile < 1 or top + 2 * tile + GAP > image.height:
-            break
-        original = image.crop((left, top, left + tile, top + tile))
-        if original.convert("L").getextrema() != (255, 255):  # white fills the last row of the grid
-            below = image.crop((left, top + tile + GAP, left + tile, top + 2 * tile + GAP))
-            pairs[original.tobytes()] = (original, below)
-    return pairs
+    try:
+        with np.load(run.path / "images/reconstructions/pairs.npz") as arrays:
+            targets, reconstructions = (arrays[key] for key in ("target", "reconstruction"))
+            pairs = zip(targets, reconstructions, strict=True)
+            return {target.tobytes(): (_image(target), _image(rebuilt)) for target, rebuilt in pairs}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return {}  # of a run without a grid, or damaged
 
 
-def _grid_arguments(run: Run) -> tuple[int, int, int] | None:
-    """Columns, images, and height of the captions of the run's reconstruction grid."""
-    trainer = run.config.get("trainer")
-    callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
-    for callback in callbacks if isinstance(callbacks, list) else []:
-        if isinstance(callback, dict) and str(callback.get("class_path", "")).endswith("ReconstructionGrid"):
-            given = callback.get("init_args") or {}
-            columns, count = given.get("columns", 16), given.get("count", 32)
-            if isinstance(columns, int) and isinstance(count, int) and columns > 0:
-                return columns, count, 26 if given.get("captions") else 0
-    return None
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image `(C, H, W)` with one or three channels, a small one enlarged by a whole factor."""
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")
+    factor = max(1, TILE // image.width)
+    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)

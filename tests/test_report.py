@@ -19,6 +19,7 @@ from main import main
 from report import write_report
 from reporting.charts import curve_figures, few_label_figure
 from reporting.page import colours_of
+from reporting.pictures import compare
 from reporting.runs import mean_and_deviation, read_findings, read_run
 from tests.conftest import QUICK, ROOT, Fails
 
@@ -182,12 +183,26 @@ def test_damaged_files_stop_nothing(runs: Path, tmp_path: Path) -> None:
     (runs / "quickstart/version_1/config.yaml").write_text("model: [")
     (runs / "quickstart/version_0/metrics.csv").write_text("epoch,step\nx,1\n")
     (runs / "quickstart/version_0/evaluation.json").write_text('{"reconstruction": [1], "reading": {"knn": 3}}')
-    for path in runs.rglob("test.png"):
+    for path in (*runs.rglob("test.png"), *runs.rglob("pairs.npz")):
         path.write_bytes(path.read_bytes()[:100])
     write_report([runs], tmp_path / "out", "Title")
     assert "version_1: config.yaml cannot be read" in (tmp_path / "out/report.md").read_text()
     assert results(tmp_path / "out")["quickstart"]["runs"] == "1"
     assert Page((tmp_path / "out/index.html").read_text()).stack == []
+
+
+def test_reconstructions_are_those_of_the_grid_s_arrays(runs: Path) -> None:
+    path = runs / "quickstart/version_0/images/reconstructions/pairs.npz"
+    with np.load(path) as arrays:
+        target, rebuilt = arrays["target"], arrays["reconstruction"]
+    assert target.shape == rebuilt.shape == (32, 1, 28, 28)
+    np.savez(path, target=target[:10], reconstruction=255 - target[:10])
+    (comparison,) = compare(read_findings([runs / "quickstart/version_0"]).groups)
+    originals, strip = np.asarray(comparison.originals), np.asarray(comparison.rows[0][1])
+    for place in range(10):
+        tile = slice(place * 58, place * 58 + 56)  # enlarged twice, two pixels apart
+        assert np.array_equal(originals[::2, tile][:, ::2, 0], target[place, 0])
+        assert np.array_equal(strip[::2, tile][:, ::2, 0], 255 - target[place, 0])
 
 
 def test_a_run_without_pictures_or_evaluation_is_listed(runs: Path, tmp_path: Path) -> None:

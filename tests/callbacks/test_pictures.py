@@ -39,13 +39,15 @@ def test_grid_shows_the_same_images_of_all_classes_at_every_epoch(tmp_path: Path
     grid = ReconstructionGrid(count=20, columns=10)
     logger = RunLogger(tmp_path)
     trainer(tmp_path, callbacks=[grid], logger=logger, max_epochs=2, limit_val_batches=1.0).fit(model, data)
-    pictures = sorted((tmp_path / "images/reconstructions").iterdir())
+    pictures = sorted((tmp_path / "images/reconstructions").glob("*.png"))
     assert [path.name for path in pictures] == ["val_epoch_0000.png", "val_epoch_0001.png"]
     first, second = (np.asarray(Image.open(path)) for path in pictures)
     assert first.shape == (4 * 58 + 2, 10 * 58 + 2, 3)
     assert np.array_equal(first[:60], second[:60])  # originals
     assert not np.array_equal(first[60:118], second[60:118])  # reconstructions of a model that learns
     shown = torch.cat([target for target, _ in grid._pairs])
+    with np.load(tmp_path / "images/reconstructions/pairs.npz") as arrays:
+        assert np.array_equal(arrays["target"], (255 * shown).round().byte())
     labels = [int(data.val_set.labels[(data.val_set.images.float() / 255 == image).all((1, 2, 3))]) for image in shown]
     assert len(set(labels)) == 10
 

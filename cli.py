@@ -18,6 +18,7 @@ import datamodules  # noqa: F401  whose classes configs name
 import lightning_modules  # noqa: F401
 from callbacks import (
     AtomicCheckpointIO,
+    CPUPrecision,
     Curves,
     EffectiveBatch,
     LastCheckpoint,
@@ -81,6 +82,7 @@ class PreimageCLI(LightningCLI):
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(CPUPrecision, "cpu_precision")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
@@ -133,6 +135,7 @@ class PreimageCLI(LightningCLI):
         always: list[Callback] = [
             self._get(self.config_init, "checkpoint"),
             self._get(self.config_init, "last_checkpoint"),
+            self._get(self.config_init, "cpu_precision"),
             StopOnNaN(),
             Curves(),
             PredictionWriter(),

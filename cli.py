@@ -18,6 +18,7 @@ import datamodules  # noqa: F401  whose classes configs name
 import lightning_modules  # noqa: F401
 from callbacks import (
     AtomicCheckpointIO,
+    CPUPrecision,
     Curves,
     EffectiveBatch,
     LastCheckpoint,
@@ -31,10 +32,10 @@ from callbacks import (
     StopOnNaN,
     WandbRunLogger,
 )
-from callbacks.run_directory import slurm_job
 from callbacks.scale import check_processes, check_slurm
 from errors import OneLineErrorParser
 from lightning_modules.checkpoints import load_checkpoint
+from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
 
 class PreimageCLI(LightningCLI):
@@ -81,6 +82,7 @@ class PreimageCLI(LightningCLI):
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(CPUPrecision, "cpu_precision")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
@@ -103,14 +105,14 @@ class PreimageCLI(LightningCLI):
         given = self.config
         config = given[given.subcommand]
         if config.ckpt_path in ("last", "best"):
-            config.ckpt_path = str(_newest_checkpoint(config, config.ckpt_path))
+            config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
             load_checkpoint(config.ckpt_path)
         elif given.subcommand == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            config.ckpt_path = _requeued_checkpoint(config)
+            config.ckpt_path = requeued_checkpoint(config)
         elif given.subcommand != "fit":
             rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
-        self.run_dir = _run_directory(config, given.subcommand)
+        self.run_dir = run_directory(config, given.subcommand)
         # Without what belongs to this start alone, so that the file trains the same model anew.
         written = config.clone()
         written.run_dir = written.ckpt_path = None
@@ -133,6 +135,7 @@ class PreimageCLI(LightningCLI):
         always: list[Callback] = [
             self._get(self.config_init, "checkpoint"),
             self._get(self.config_init, "last_checkpoint"),
+            self._get(self.config_init, "cpu_precision"),
             StopOnNaN(),
             Curves(),
             PredictionWriter(),
@@ -206,61 +209,6 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _experiment_directory(config: Namespace) -> Path:
-    name = config.name
-    if name is None:
-        name = Path(str(config.config[0])).stem if config.config else config.model.class_path.rsplit(".", 1)[-1]
-    if config.model.get("init_args.encoder.init_args.weights") == "random":
-        name += "_random"  # features of no trained network: nobody is to take them for those of one
-    return Path(config.trainer.default_root_dir) / name
-
-
-def _versions(folder: Path) -> list[Path]:
-    """The runs of an experiment, oldest first."""
-    runs = [path for path in folder.glob("version_*") if path.name.removeprefix("version_").isdigit()]
-    return sorted(runs, key=lambda path: int(path.name.removeprefix("version_")))
-
-
-def _own_runs(config: Namespace) -> list[Path]:
-    """The runs that this command may go on with, newest first: that of `--run_dir`, else those of the experiment."""
-    return [Path(config.run_dir)] if config.run_dir else _versions(_experiment_directory(config))[::-1]
-
-
-def _newest_checkpoint(config: Namespace, which: str) -> Path:
-    for folder in _own_runs(config):
-        path = folder / "checkpoints" / f"{which}.ckpt"
-        if path.is_file():
-            load_checkpoint(path)
-            return path
-    where = config.run_dir or f"{_experiment_directory(config)}/version_*"
-    raise FileNotFoundError(f"--ckpt_path {which}: there is no checkpoints/{which}.ckpt in {where}; train first")
-
-
-def _requeued_checkpoint(config: Namespace) -> str | None:
-    """The checkpoint from which a requeued SLURM job goes on; None where it was stopped before there was one."""
-    for folder in _own_runs(config):
-        job, path = folder / "slurm_job", folder / "checkpoints/last.ckpt"
-        if job.is_file() and job.read_text() == slurm_job() and path.is_file():
-            return str(path)
-    return None
-
-
-def _run_directory(config: Namespace, subcommand: str) -> Path:
-    if config.run_dir is not None:
-        path = Path(config.run_dir)
-        if subcommand == "fit" and config.ckpt_path is None and (path / "config.yaml").exists():
-            raise FileExistsError(f"{path} holds a run: resume it with --ckpt_path last, or give another --run_dir")
-        return path
-    if config.ckpt_path is not None:
-        path = Path(config.ckpt_path).parent.parent
-        if (path / "config.yaml").is_file():
-            return path  # a run that is resumed or measured keeps its directory
-    experiment = _experiment_directory(config)
-    versions = _versions(experiment)
-    number = int(versions[-1].name.removeprefix("version_")) + 1 if versions else 0
-    return experiment / f"version_{number}"
-
-
 def _place_loggers(config: Namespace, run_dir: Path, command: str) -> None:
     """Puts the files of TensorBoard and W&B into the run directory, which relative `save_dir`s are relative to."""
     loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -283,7 +231,7 @@ def _describe_wandb_run(init_args: Namespace, config: Namespace, run_dir: Path, 
     resumed = load_checkpoint(config.ckpt_path).get("wandb_id") if config.ckpt_path else None
     described = {
         "name": "/".join(run_dir.parts[-2:]),
-        "group": _experiment_directory(config).name,
+        "group": experiment_directory(config).name,
         "job_type": "fit" if resumed else command,
         "tags": [part.class_path.rsplit(".", 1)[-1] for part in (config.model, config.data)],
         "id": None if "WANDB_RUN_ID" in os.environ else resumed,

@@ -123,6 +123,7 @@ def evaluate(
         "data": type(data).__name__,
         "seed": seed if type(seed) is int else None,
         "git_commit": provenance.get("git_commit"),
+        "training_precision": provenance.get("precision"),
         "reconstruction": reconstruction,
         "generation": _generation(model, test, extractor, images, device, notes),
         "reading": None if trained else read_codes(splits, len(data.class_names), labels_per_class),

@@ -5,6 +5,7 @@ from .checkpoints import AtomicCheckpointIO, LastCheckpoint, StopOnNaN
 from .code_plane import CodePlane
 from .compile import Compile
 from .confusion_matrix import ConfusionMatrix
+from .cpu_precision import CPUPrecision
 from .curves import Curves
 from .gradient_norms import GradientNorms
 from .knn_probe import KNNProbe
@@ -24,6 +25,7 @@ from .scale import EffectiveBatch
 
 __all__ = [
     "AtomicCheckpointIO",
+    "CPUPrecision",
     "ChannelsLast",
     "CodePlane",
     "Compile",

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: how long it was trained, by which code."""
+"""Where a checkpoint comes from: how long it was trained, in which precision, by which code."""
 
 import subprocess
 import time
@@ -11,7 +11,7 @@ KEY = "provenance"
 
 
 class Provenance(Callback):
-    """Keeps the minutes of training, validations and pictures included, and the commit in every checkpoint.
+    """Keeps the minutes of training, pictures included, the precision that was used and the commit in every checkpoint.
 
     A run that is resumed goes on counting. Lightning's Timer would do the first, but switches `trainer.max_time` off.
     """
@@ -34,7 +34,7 @@ class Provenance(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds what is known so far."""
         minutes = self._before + (time.monotonic() - self._start) / 60
-        checkpoint[KEY] = {"minutes": minutes, "git_commit": self._commit}
+        checkpoint[KEY] = {"minutes": minutes, "git_commit": self._commit, "precision": str(trainer.precision)}
 
 
 def git_commit() -> str | None:

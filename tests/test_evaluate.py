@@ -24,7 +24,14 @@ from main import main
 from tests.conftest import QUICK, Run
 
 KEYS = {"version", "name", "model", "data", "seed", "git_commit", "reconstruction", "generation", "reading"}
-KEYS |= {"active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second"}
+KEYS |= {
+    "active_units",
+    "parameters",
+    "trainable_parameters",
+    "training_minutes",
+    "training_precision",
+    "images_per_second",
+}
 KEYS |= {"peak_memory_gb", "notes", "checkpoint", "options"}
 MEASURED = ("images_per_second", "peak_memory_gb")  # with a clock, so never twice the same
 USER = """

@@ -33,7 +33,8 @@ class Kept(Callback):
 def flags(config: str, idx_root: Path) -> list[str]:
     if config == "quickstart.yaml":
         return SMALL
-    return [*SMALL, f"--data.root={idx_root}", "--data.val_size=50"]
+    short = ["--model.num_importance_samples=20", "--data.batch_size=16"] if "binarized" in config else []
+    return [*SMALL, f"--data.root={idx_root}", "--data.val_size=50", *short]
 
 
 def pretrain(run: Run, idx_root: Path, *overlays: str) -> None:

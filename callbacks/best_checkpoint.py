@@ -56,7 +56,7 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     @property
-    def _legacy_state_key(self) -> str:
+    def _legacy_state_key(self) -> str:  # type: ignore[override]
         # Under which checkpoints hold it that were written by a ModelCheckpoint.
         return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 

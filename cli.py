@@ -190,7 +190,7 @@ class PreimageCLI(LightningCLI):
 def _quieten() -> None:
     """Silences advice that does not hold here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
+        lambda record: not any(text in record.getMessage() for text in ("Tip:", "Detected KeyboardInterrupt"))
     )
     for message in (
         ".*does not have many workers.*",  # batches are made whole, in memory

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class CodePlane(Picture):
     """Decodes a grid of codes: all of a two-dimensional code space, of a larger one the plane of two principal axes.
 
-    The grid spans the codes of the split but for the outermost percent at either end. For modules with a method `decode` and
-    codes of at least two numbers.
+    The grid spans the codes of the split but for the outermost percent at either end. For modules with a method
+    `decode` and codes of at least two numbers.
     """
 
     name = "code_plane"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -18,6 +18,7 @@ import datamodules  # noqa: F401  whose classes configs name
 import lightning_modules  # noqa: F401
 from callbacks import (
     AtomicCheckpointIO,
+    BestCheckpoint,
     CPUPrecision,
     Curves,
     EffectiveBatch,
@@ -35,6 +36,7 @@ from callbacks import (
 from callbacks.scale import check_processes, check_slurm
 from errors import OneLineErrorParser
 from lightning_modules.checkpoints import load_checkpoint
+from parsing import settle_modes
 from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
 
@@ -80,17 +82,9 @@ class PreimageCLI(LightningCLI):
             default=False,
             help="After `fit`, test the best checkpoint (the last one where there is no validation).",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(CPUPrecision, "cpu_precision")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "best",
-                "checkpoint.monitor": "val/loss",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -104,6 +98,8 @@ class PreimageCLI(LightningCLI):
         """Settles the run directory, then builds everything with it; `config.yaml` gets the config as it was given."""
         given = self.config
         config = given[given.subcommand]
+        written = config.clone()  # in which a mode that follows from the metric stays open
+        settle_modes(config)
         if config.ckpt_path in ("last", "best"):
             config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
@@ -114,7 +110,6 @@ class PreimageCLI(LightningCLI):
             rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
         self.run_dir = run_directory(config, given.subcommand)
         # Without what belongs to this start alone, so that the file trains the same model anew.
-        written = config.clone()
         written.run_dir = written.ckpt_path = None
         self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
         self.config = given.clone()
@@ -182,8 +177,9 @@ class PreimageCLI(LightningCLI):
     def after_fit(self) -> None:
         """Tests the run if asked to, and lists its pictures."""
         if self._get(self.config, "test_after_fit") and not getattr(self.trainer, "fast_dev_run", False):
-            saved = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
-            path = next((path for path in saved if path), None)  # the best one; the last one without a validation
+            # Not those of the user's own; the best one, and the last one without a validation.
+            ours = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint | LastCheckpoint)]
+            path = next((callback.best_model_path for callback in ours if callback.best_model_path), None)
             if path is None:
                 raise ValueError("--test_after_fit has no checkpoint to test: leave trainer.enable_checkpointing on")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
@@ -194,7 +190,7 @@ class PreimageCLI(LightningCLI):
 def _quieten() -> None:
     """Silences advice that does not hold here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
+        lambda record: not any(text in record.getMessage() for text in ("Tip:", "Detected KeyboardInterrupt"))
     )
     for message in (
         ".*does not have many workers.*",  # batches are made whole, in memory

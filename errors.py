@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import re
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 import callbacks
 import datamodules
 import lightning_modules
+from parsing import FOLLOWERS, exact_numbers
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
@@ -55,6 +56,18 @@ class OneLineErrorParser(LightningArgumentParser):
         """Takes the arguments of LightningArgumentParser."""
         self._file: Any = None
         super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Takes 1 for the integer where both kinds of number are meant, and no mode for that of the metric."""
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        for action in self._actions:
+            if action.dest in added and hasattr(action, "_typehint"):
+                action._typehint = exact_numbers(action._typehint)
+                if action.dest.split(".")[-1] == "mode" and issubclass(theclass, FOLLOWERS):
+                    action._typehint = Literal["min", "max"] | None
+                    action.default = None
+                    action.help = "Whether less (min) or more (max) is better; by default what holds for the metric."
+        return added
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Remembers which of several files it is that cannot be parsed."""

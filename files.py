@@ -1,49 +1,140 @@
 """Files and folders that several parts write or read."""
 
 import csv
+import errno
+import fcntl
+import glob
 import hashlib
 import os
 import shutil
+import socket
+import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+#: Ends the name of what is being written: locks on some shared disks do not hold between machines.
+_MACHINE = f"@{zlib.crc32(socket.gethostname().encode()):08x}"
+_MARK = "[0-9a-f]" * 32
+_DAY = 86400
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes a file beside its place and moves it there when it is on the disk, so that none is ever half-written.
 
+    What a killed process left of the same file is removed.
+
     Args:
         path: The file to make or replace; its folder is made if need be.
         write: Called with the temporary path, which keeps the file's ending.
+
+    Raises:
+        OSError: The file could not be written; it is named, and is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")  # nodes that share the folder share process ids
+    clear_leftovers(path.parent, path.name)
+    temporary = path.with_name(f".{_new_mark()}-{path.name}")
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _locked(temporary) as file:
+            write(temporary)
+            os.fsync(file)
+            temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk has no name by itself
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes what killed processes left half-written in a folder, but nothing that a living one is writing.
+
+    Args:
+        folder: The folder.
+        name: Of this file alone, in place of all files also further down.
+    """
+    pattern = f".{_MARK}*-{'*' if name is None else glob.escape(name)}"
+    for path in folder.rglob(pattern) if name is None else folder.glob(pattern):
+        with suppress(OSError), path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer holds it
+            if not _is_foreign(path):
+                path.unlink()
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Gives a folder to fill, which takes the place of another at the end, so that a killed build is never believed.
 
+    What a killed build left is removed.
+
     Args:
-        folder: The folder to make or replace; that above it is there.
+        folder: The folder to make or replace; that above it is there, and the caller holds a lock of this folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    building = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    for other in folder.parent.glob(f"{folder.name}.{_MARK}*"):
+        if not _is_foreign(other):
+            shutil.rmtree(other, ignore_errors=True)
+    building = folder.with_name(f"{folder.name}.{_new_mark()}")
     building.mkdir()
     try:
         yield building
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def reserve(path: Path, size: int, mend: str) -> None:
+    """Makes a file that has its room on the disk: to write into a map of one that has not ends in SIGBUS.
+
+    Args:
+        path: The file to make.
+        size: Its size, in bytes.
+        mend: What to do where there is no room.
+
+    Raises:
+        OSError: There is no room; the folder, the size and what is free are named.
+    """
+    with path.open("wb", buffering=0) as file:
+        try:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except (AttributeError, OSError) as error:  # macOS, and file systems that cannot
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                for start in range(0, size, 1 << 20):
+                    file.write(bytes(min(1 << 20, size - start)))
+                os.fsync(file)
+        except OSError as error:
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(
+                f"{path.parent.parent} has {free / 1e6:,.1f} MB free, and {size / 1e6:,.1f} MB are wanted"
+                f" ({error.strerror}): {mend}"
+            ) from error
+
+
+def _new_mark() -> str:
+    return f"{uuid.uuid4().hex}{_MACHINE}"  # nodes that share the folder share process ids
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether another machine may be writing it: it has touched it within a day."""
+    return "@" in path.name and _MACHINE not in path.name and time.time() - path.stat().st_mtime < _DAY
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Makes an empty file and gives its descriptor, locked as long as this process lives and is in the block."""
+    while True:
+        with path.open("wb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists():  # not cleared away between the two
+                yield file.fileno()
+                return
 
 
 def sha256(path: Path) -> str:

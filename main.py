@@ -3,8 +3,12 @@
 import gc
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
 
 HELP = """\
 usage: preimage COMMAND [--config FILE.yaml ...] [--key value ...]
@@ -47,13 +51,16 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The arguments, by default those of the process.
 
     Raises:
-        SystemExit: The arguments are wrong (code 2), or the run failed or was interrupted (code 1); one line says why.
+        SystemExit: The arguments are wrong (code 2), the run failed or its training was interrupted (code 1), or what
+            came before or after the training was, by Ctrl-C (code 130) or SIGTERM (143); one line says why.
     """
     given = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in given
     if not set(given) - {"-h", "--help", "--debug"}:
         print(HELP)
         return
+    signals = _Signals()
+    if args is None:
+        signals.handle(signals.end)  # inside an import, KeyboardInterrupt would turn into errors of many kinds
     # A user's own classes are named by their import path; behind ours, for a report.py of theirs is not the command's.
     sys.path += [os.path.dirname(os.path.abspath(__file__)), os.getcwd()]
     gc.disable()  # nothing that the imports make is garbage: 1 s less at the start
@@ -64,18 +71,59 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.enable()
     own = [arg for arg in given if arg != "--debug"]
     try:
+        signals.handle(signals.interrupt)
         if own[0] in ("atlas", "evaluate", "label-efficiency", "layers", "report", "sweep"):
             importlib.import_module(own[0].replace("-", "_")).main(own[1:])
         else:
             # LightningCLI reads sys.argv by itself, and warns if it is given arguments beside it.
-            PreimageCLI(args=own if debug or args is not None else None)
-    except Exception as error:
-        if debug:
+            PreimageCLI(args=own if len(own) < len(given) or args is not None else None)
+    except BaseException as error:
+        if signals.received:  # whatever it has become on the way here: Lightning makes it an exit with code 1
+            signals.say(str(error) if isinstance(error, KeyboardInterrupt) else "")
+            raise SystemExit(128 + signals.received) from error
+        if len(own) < len(given) or not isinstance(error, Exception):
             raise
         print(f"error: {explain(error)} (--debug shows where)", file=sys.stderr)
         raise SystemExit(1) from error
     finally:
+        signals.handle(signals.end if args is None else None)
         gc.unfreeze()  # triton's bindings report as leaked what is still frozen at the exit
+
+
+class _Signals:
+    """What Ctrl-C and SIGTERM do; a training takes both over, and what the process was told to ignore stays ignored."""
+
+    def __init__(self) -> None:
+        """Changes nothing yet."""
+        ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: before for number, before in ours.items() if signal.getsignal(number) == before}
+        self.received = 0
+
+    def handle(self, handler: Callable[[int, FrameType | None], None] | None) -> None:
+        """Sets the handler of both, or those from before."""
+        for number, before in self._before.items():
+            signal.signal(number, handler or before)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ends the command by an exception, so that it can clear up."""
+        self.received = number
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Ends the process, which has nothing to clear up."""
+        if not self.received:
+            self.received = number
+            self.say()
+        os._exit(128 + number)
+
+    def say(self, how: str = "") -> None:
+        """Writes one line, of all processes of a run from the first."""
+        if all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+            why = "interrupted" if self.received == signal.SIGINT else "told to end"
+            sys.stderr.write(f"{why}{how and ': '}{how}\n")
+            sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main(args: Sequence[str]) -> None:
 
     Raises:
         ChildProcessError: A point failed; the others have run.
-        SystemExit: The sweep was interrupted.
+        KeyboardInterrupt: The sweep was interrupted.
     """
     options, rest = parse(args)
     sweep = read_sweep(options.file)
@@ -86,8 +86,7 @@ def main(args: Sequence[str]) -> None:
     try:
         _run(options, sweep, points, rest, waiting)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise KeyboardInterrupt("the same command goes on") from None
     finally:
         _write_table(options.out, points, sweep.get("metric"))
     failed = [_name(index) for index in waiting if _state(options.out, index).get("status") != "finished"]

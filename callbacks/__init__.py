@@ -1,5 +1,6 @@
 """Callbacks: everything that draws, saves or watches."""
 
+from .best_checkpoint import BestCheckpoint
 from .channels_last import ChannelsLast
 from .checkpoints import AtomicCheckpointIO, LastCheckpoint, StopOnNaN
 from .code_plane import CodePlane
@@ -25,6 +26,7 @@ from .scale import EffectiveBatch
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BestCheckpoint",
     "CPUPrecision",
     "ChannelsLast",
     "CodePlane",

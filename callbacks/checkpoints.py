@@ -33,10 +33,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             write_atomically(Path(path), lambda file: file.write_bytes(data.getbuffer()))
         except OSError as error:
-            raise OSError(
-                f"{path} could not be written ({error.strerror}), what it held before is still good: make room on the"
-                " disk, and resume with --ckpt_path last"
-            ) from error
+            mend = "make room on the disk, and start again"
+            if Path(path).exists():
+                mend = f"what it held before is still good: {mend} with --ckpt_path last"
+            raise OSError(f"{path} could not be written ({error.strerror}), {mend}") from error
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from .pictures import Picture
+from .pictures import Picture, decode
 from .reconstruction_grid import image_grid
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class CodePlane(Picture):
     """Decodes a grid of codes: all of a two-dimensional code space, of a larger one the plane of two principal axes.
 
-    The grid spans the codes of the split but for the outermost percent at either end. For modules with a `decoder` and
-    codes of at least two numbers.
+    The grid spans the codes of the split but for the outermost percent at either end. For modules with a method
+    `decode` and codes of at least two numbers.
     """
 
     name = "code_plane"
@@ -51,9 +51,8 @@ class CodePlane(Picture):
         across = torch.linspace(float(low[0]), float(high[0]), self.steps)
         up = torch.linspace(float(high[1]), float(low[1]), self.steps)  # the picture's rows run downwards
         grid = centre + torch.cartesian_prod(up, across).flip(1) @ axes
-        with torch.no_grad():
-            rows = grid.view(-1, *codes.shape[1:]).to(pl_module.device).split(self.steps)
-            images = torch.cat([pl_module.get_submodule("decoder")(row).float().cpu() for row in rows])
+        rows = grid.view(-1, *codes.shape[1:]).split(self.steps)
+        images = torch.cat([decode(pl_module, row) for row in rows])
         return plane_figure(images, across, up, _axis_names(trainer, pl_module, codes[0].numel()))
 
 

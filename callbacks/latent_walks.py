@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .pictures import Picture
+from .pictures import Picture, decode
 from .reconstruction_grid import image_grid
 
 
@@ -93,11 +93,3 @@ class Traversal(Picture):
         for row, dimension in enumerate(active):
             walk[row, :, dimension] = mean[dimension] + offsets * deviation[dimension]
         return walk.flatten(0, 1)
-
-
-def decode(pl_module: LightningModule, codes: Tensor) -> Tensor:
-    """Images `(N, C, H, W)` in [0, 1] of codes `(N, D)`, on the CPU."""
-    decoder: Any = pl_module.decoder
-    with torch.no_grad():
-        images: Tensor = decoder(codes.float()).float().cpu()
-    return images

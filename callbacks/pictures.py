@@ -103,6 +103,21 @@ class Picture(Callback):
         self._draw(trainer, pl_module)
 
 
+def decode(pl_module: LightningModule, codes: Tensor) -> Tensor:
+    """What a module's `decode` makes of codes.
+
+    Args:
+        pl_module: The module.
+        codes: Codes `(N, ...)`.
+
+    Returns:
+        Images `(N, C, H, W)` in [0, 1], as float32 on the CPU.
+    """
+    with torch.no_grad():
+        images: Tensor = pl_module.decode(codes.to(pl_module.device, pl_module.dtype))  # type: ignore[operator]
+    return images.float().cpu()
+
+
 def save_picture(trainer: Trainer, picture: "NDArray[np.uint8] | Figure", file: str, key: str | None = None) -> None:
     """Writes a picture below `images/` in the run directory and hands it to the loggers that take pictures.
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from files import write_atomically
+from files import clear_leftovers, write_atomically
 
 from .loggers import WandbRunLogger
 
@@ -134,10 +134,11 @@ class RunDirectory(Callback):
         self.config = config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the files; an evaluation leaves the config of the training run as it is."""
+        """Writes the files and removes a killed process's half ones; an evaluation leaves the training's config."""
         run_dir = run_directory(trainer)
         if run_dir is None:
             return
+        clear_leftovers(run_dir)
         path = run_dir / "config.yaml"
         if stage == "fit" or not path.exists():
             write_atomically(path, lambda file: file.write_text(self.config))

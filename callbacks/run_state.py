@@ -61,8 +61,6 @@ class RunState(Callback):
             return
         loop = trainer.fit_loop
         loop._load_combined_loader_states()  # Lightning leaves it out where a schedule has asked for the loader before
-        # While it restarts, Lightning leaves out schedulers that follow a metric, for want of the metrics kept here.
-        loop._restarting = False
         progress = loop.epoch_progress.total
         if progress.ready == progress.completed:
             loop.epoch_loop.restarting = False  # with max_steps, Lightning takes every start for one within an epoch

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
 
-from files import whole_folder
+from files import reserve, whole_folder
 
 BATCH = 64
 
@@ -37,7 +36,8 @@ def cache_codes(
         The codes `(N, ...)`, mapped into memory.
 
     Raises:
-        ValueError: The codes would take more than `limit_gb`, or more than there is room for.
+        ValueError: The codes would take more than `limit_gb`.
+        OSError: The disk has no room for them.
     """
     some = torch.arange(0, len(images), max(1, len(images) // 8))
     sample = encode(images[some])
@@ -54,7 +54,11 @@ def cache_codes(
                 return codes
             rank_zero_info(f"{folder} holds other codes than the encoder gives: it is made anew")
         size = math.prod(shape) * dtype.itemsize / 1e9
-        _check_room(size, limit_gb, shutil.disk_usage(cache_dir).free / 1e9, cache_dir)
+        if size > limit_gb:
+            raise ValueError(
+                f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise it,"
+                " or set model.cache_codes false"
+            )
         rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
         _build(folder, images, encode, shape, dtype)
     return _map(folder, shape, dtype)
@@ -64,6 +68,8 @@ def _build(
     folder: Path, images: Tensor, encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     with whole_folder(folder) as building:
+        mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
+        reserve(building / "codes", math.prod(shape) * dtype.itemsize, mend)
         codes = torch.from_file(str(building / "codes"), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
         for start in tqdm(range(0, len(images), BATCH), desc="encoding", unit="batches", disable=None):
             codes[start : start + BATCH] = encode(images[start : start + BATCH])
@@ -79,13 +85,3 @@ def _is_whole(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
 
 def _map(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.from_file(str(folder / "codes"), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
-
-
-def _check_room(size: float, limit: float, free: float, folder: Path) -> None:
-    if size > limit:
-        raise ValueError(
-            f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit}: raise it, or set"
-            " model.cache_codes false"
-        )
-    if size > free:
-        raise ValueError(f"the codes would take {size:.2f} GB, {folder} has {free:.2f} GB left: set data.cache_dir")

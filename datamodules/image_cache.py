@@ -5,8 +5,12 @@ import io
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from files import whole_folder
+from files import reserve, whole_folder
 
 from .image_tree import Source
 
@@ -106,6 +110,8 @@ def cache_images(
 
     Raises:
         ValueError: A file cannot be read, and `on_bad_image` is `error`.
+        OSError: The disk has no room for the images.
+        ChildProcessError: A process that decodes was killed.
     """
     folder = cache_dir / _key(source, names, size)
     if not _is_whole(folder, len(names), size):
@@ -135,7 +141,7 @@ def _is_whole(folder: Path, count: int, size: int) -> bool:
 def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_image: OnBadImage, processes: int) -> None:
     with whole_folder(folder) as building:
         work = Work(building / "images.u8", source, names, size)
-        work.open("w+")
+        reserve(work.path, len(names) * 3 * size * size, "make room, or set data.cache_dir to a folder on another disk")
         bad: dict[str, str] = {}
         with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
             for found in _decode_all(work, processes):
@@ -154,9 +160,9 @@ class Work(NamedTuple):
     names: list[str]
     size: int
 
-    def open(self, mode: Literal["r+", "w+"]) -> NDArray[np.uint8]:
+    def open(self) -> NDArray[np.uint8]:
         """Maps the array to be filled."""
-        return np.memmap(self.path, dtype=np.uint8, mode=mode, shape=(len(self.names), 3, self.size, self.size))
+        return np.memmap(self.path, dtype=np.uint8, mode="r+", shape=(len(self.names), 3, self.size, self.size))
 
 
 def _decode_all(work: Work, processes: int) -> Iterator[dict[str, str]]:
@@ -166,8 +172,20 @@ def _decode_all(work: Work, processes: int) -> Iterator[dict[str, str]]:
         return
     # Forked where that is possible: a worker needs no more than PIL, and a fresh process would import torch first.
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(min(processes, len(starts)), context, _start_worker, (work,)) as pool:
-        yield from pool.map(_decode_chunk_of_worker, starts)
+        try:
+            yield from pool.map(_decode_chunk_of_worker, starts)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"a process that decodes the images of {work.source.root} was killed, perhaps for want of memory: free"
+                " some and start again"
+            ) from error
+        except BaseException:  # Ctrl-C does not wait for what is begun
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            raise
 
 
 _work: Work  # of a worker process, handed over once and not with every chunk
@@ -176,6 +194,17 @@ _work: Work  # of a worker process, handed over once and not with every chunk
 def _start_worker(work: Work) -> None:
     global _work
     _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the other is no more, also where that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _decode_chunk_of_worker(start: int) -> dict[str, str]:
@@ -184,7 +213,7 @@ def _decode_chunk_of_worker(start: int) -> dict[str, str]:
 
 def _decode_chunk(work: Work, start: int) -> dict[str, str]:
     """Decodes some files into the array, and returns the reason by name for those that could not be read."""
-    images, bad = work.open("r+"), {}
+    images, bad = work.open(), {}
     for index, name in enumerate(work.names[start : start + CHUNK], start):
         try:
             images[index] = decode(work.source.read(name), work.size)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from datamodules import InMemoryDataModule
 from datamodules.code_cache import cache_codes
-from lightning_modules import Autoencoder
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
 from lightning_modules.metrics import NormalizedError, reconstruction_metrics
@@ -32,7 +31,7 @@ def rebuilder(model: EncoderModule) -> Images | None:
     """What maps images `(B, C, H, W)` in [0, 1] to their reconstructions; None for a model that rebuilds none."""
     if getattr(model, "reconstruction", "") == "none":
         return None  # a ClassifierReconstructor whose decoder never learned
-    rebuild: Images | None = model.forward if isinstance(model, Autoencoder) else getattr(model, "reconstruct", None)
+    rebuild: Images | None = getattr(model, "reconstruct", None)
     return rebuild
 
 

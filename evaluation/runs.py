@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from datamodules import InMemoryDataModule
-from errors import condense
+from errors import OneLineErrorParser, condense
 from files import run_name
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
@@ -104,7 +104,7 @@ def _instantiate(
     config: dict[str, Any],
     flags: Sequence[str] = (),
 ) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
+    parser = OneLineErrorParser(exit_on_error=False)
     parser.add_subclass_arguments(base, key)
     try:
         parsed = parser.parse_args([f"--{key}={json.dumps(config)}", *flags])

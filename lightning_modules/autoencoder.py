@@ -51,18 +51,21 @@ class Autoencoder(EncoderModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] as `(B, C, h, w)` in [0, 1]."""
+        return self.reconstruct(images)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
         return self.decode(self.read(images))
 
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
         images: Tensor = self.decoder(code)
-        return images
+        return images.float().contiguous()  # torchmetrics takes no other memory format, and bfloat16 would lose digits
 
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
         images, labels, *_ = batch
         code = self.code_of(batch)
-        # torchmetrics takes no other memory format, and the squares of bfloat16 would lose digits.
-        reconstruction = self.decode(code).float().contiguous()
+        reconstruction = self.decode(code)
         target = resize_to(images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
         outputs = {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}

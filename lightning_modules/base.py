@@ -1,5 +1,6 @@
 """What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
 
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from .checkpoints import load_checkpoint, load_part
@@ -57,7 +59,8 @@ class EncoderModule(LightningModule):
                 from one of our data modules, without augmentation.
             encoder_lr: Learning rate of the encoder, if another than the optimiser's.
             optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
-            scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch.
+            scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch, and
+                `ReduceLROnPlateau` after every validation, on its `monitor` (`val/loss`).
         """
         super().__init__()
         if cache_codes and not freeze_encoder:
@@ -105,12 +108,15 @@ class EncoderModule(LightningModule):
         return self._step(batch, "test")
 
     def on_train_epoch_end(self) -> None:
-        """Logs the training metrics of the epoch."""
+        """Logs the training metrics of the epoch; what else is logged by then, a schedule can follow too."""
         self._log_metrics(self.train_metrics)
+        self._step_followers(of_training=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the validation split."""
+        """Logs the metrics of the validation split; what else is logged by then, a schedule can follow too."""
         self._log_metrics(self.val_metrics)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._step_followers(of_training=False)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test split."""
@@ -120,6 +126,19 @@ class EncoderModule(LightningModule):
         # Once per epoch: a `self.log` in every step costs more than the step of a small network.
         self.log_dict(metrics.compute(), sync_dist=True)
         reset(metrics)
+
+    def _step_followers(self, of_training: bool) -> None:
+        """Steps a schedule that follows a metric of the training or of a validation, which has just been logged."""
+        for config in self.trainer.lr_scheduler_configs:
+            if not config.reduce_on_plateau or str(config.monitor).startswith("train/") != of_training:
+                continue
+            metrics = self.trainer.callback_metrics
+            if config.monitor not in metrics:
+                raise ValueError(
+                    f"model.scheduler.monitor={config.monitor} is no metric that is logged here: choose of"
+                    f" {', '.join(metrics)}"
+                )
+            self.lr_scheduler_step(config.scheduler, metrics[config.monitor])
 
     def train(self, mode: bool = True) -> Self:
         """Sets train or eval mode; a frozen encoder stays in eval mode, so that no dropout or statistic comes alive."""
@@ -184,7 +203,22 @@ class EncoderModule(LightningModule):
         if isinstance(scheduler, OneCycle):
             scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
         config = {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}
-        return {"optimizer": optimizer, "lr_scheduler": config | {"monitor": "val/loss"}}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # Lightning would step it after every epoch, whether there was a validation or not: here it never does.
+            config |= {"monitor": self._followed(scheduler), "frequency": sys.maxsize}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _followed(self, scheduler: ReduceLROnPlateau) -> str:
+        """The metric that a schedule follows, for which there must be a validation, unless it is of the training."""
+        metric: str = getattr(scheduler, "monitor", "val/loss")
+        data: Any = getattr(self.trainer, "datamodule", None)
+        validated = self.trainer.limit_val_batches and (data is None or data.val_dataloader() != [])
+        if not validated and not metric.startswith("train/"):
+            raise ValueError(
+                f"model.scheduler follows {metric}, and there is no validation that would measure it: let it follow the"
+                " training (--model.scheduler.monitor train/loss), or keep some images for a validation"
+            )
+        return metric
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the first tensor that does not fit, with both shapes, before torch lists them all."""

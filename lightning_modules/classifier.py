@@ -167,9 +167,9 @@ class Classifier(EncoderModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
-        super().on_train_epoch_end()
         if self.vat is not None:
             self._log_metrics(self.train_unlabeled)
+        super().on_train_epoch_end()
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation split."""

@@ -154,13 +154,13 @@ class ClassifierReconstructor(EncoderModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
-        super().on_train_epoch_end()
         self._log_metrics(self.train_errors)
+        super().on_train_epoch_end()
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation split."""
-        super().on_validation_epoch_end()
         self._log_metrics(self.val_errors)
+        super().on_validation_epoch_end()
         reset(self.confusion)
 
     def on_test_epoch_end(self) -> None:

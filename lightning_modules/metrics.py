@@ -1,8 +1,11 @@
 """The metrics of each kind of system, as torchmetrics collections that are updated by keyword."""
 
-from typing import Any
+import re
+from typing import Any, Literal
 
 import torch
+import torchmetrics.image
+import torchmetrics.regression
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -15,6 +18,31 @@ from torchmetrics.classification import (
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.regression import MeanSquaredError
 from torchmetrics.utilities import dim_zero_cat
+
+#: Words in the names of metrics, by whether less or more is better; of a name, the last word that is listed decides.
+LESS = {"loss", "mse", "rmse", "mae", "error", "kl", "nll", "entropy", "distance", "perplexity", "lpips", "fid", "kid"}
+LESS |= {"reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
+MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
+MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
+
+
+def direction(metric: str) -> Literal["min", "max"] | None:
+    """Whether the least or the greatest value of a metric is the best, by its name; None where that says nothing.
+
+    Args:
+        metric: Name as in `metrics.csv`, for example `val/knn_accuracy`, or with that of a class of torchmetrics.
+    """
+    for package in (torchmetrics, torchmetrics.classification, torchmetrics.image, torchmetrics.regression):
+        more = getattr(getattr(package, metric.split("/")[-1], None), "higher_is_better", None)
+        if more is not None:
+            return "max" if more else "min"
+    if metric in ("epoch", "step"):
+        return "max"
+    words = re.split(r"[^a-z0-9]+", metric.lower())
+    known = [word for word in words if word in LESS or word in MORE]
+    if not known:
+        return None
+    return "max" if (known[-1] in MORE) != ("negative" in words) else "min"
 
 
 class MeanLoss(Metric):

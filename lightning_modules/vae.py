@@ -111,15 +111,18 @@ class VAE(EncoderModule):
         """Maps images `(B, C, H, W)` to mean and log-variance of their codes, each `(B, latent_dim)`."""
         return self.encoder.posterior(images)
 
+    def decode(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
+        images: Tensor = self.decoder(code)
+        return images.float().contiguous()  # torchmetrics takes no other memory format
+
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
-        reconstruction: Tensor = self.decoder(self.encoder(images))
-        return reconstruction
+        return self.decode(self.encoder(images))
 
     def sample(self, count: int) -> Tensor:
         """Draws images `(count, C, H, W)` in [0, 1] from the prior."""
-        images: Tensor = self.decoder(torch.randn(count, self.latent_dim, device=self.device))
-        return images
+        return self.decode(torch.randn(count, self.latent_dim, device=self.device))
 
     def kl_weight(self) -> float:
         """The weight of the KL divergence in this epoch: it warms up in training, and is `beta` in evaluation."""
@@ -179,7 +182,7 @@ class VAE(EncoderModule):
         if split == "train":
             self.train_metrics.update(weight=len(images), **values)
             return outputs
-        reconstruction = self.decoder(mean).float().contiguous()
+        reconstruction = self.decode(mean)
         target = resize_to(images, reconstruction)
         if split == "test" and self.num_importance_samples:
             values["log_likelihood"] = self.log_likelihood(images, self.num_importance_samples).mean()

@@ -3,11 +3,12 @@
 import gzip
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers that spin on each other's threads are far slower than one
@@ -69,6 +70,20 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -
             process.kill()
             pytest.fail(f"there is no {path} after {seconds} s or at the process's end: {process.communicate()}")
         time.sleep(0.05)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB; the test is left out where it cannot be had."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode
+    ):
+        pytest.skip("no disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +102,70 @@ def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: 
     assert "Probability mass spread over all classes" in out
     assert "lightning_modules.MNISTEncoder" in out
     assert "torch.nn.Linear" not in out
+
+
+@pytest.mark.parametrize("name", ["cli", "torch", "lightning.pytorch.cli"])
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "told to end\n")])
+def test_a_signal_amid_the_imports_ends_in_one_line(name: str, number: signal.Signals, said: str) -> None:
+    code = "import os, signal, sys, types; sys.argv = ['preimage', 'fit', '--help']\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"def find(name, *args): name == {name!r} and os.kill(os.getpid(), {number:d})\n"
+    code += "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find))\n"
+    code += "import main; main.main()"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (128 + number, "", said)
+
+
+def test_what_the_process_was_told_to_ignore_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as by nohup, or in the background of a shell
+    monkeypatch.setattr("layers.print_layers", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        main(["layers", "--network", "alexnet"])
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+RUNS = [(name, "datamodules.MNISTDataModule.prepare_data", QUICK) for name in ("fit", "validate", "test", "predict")]
+
+
+@pytest.mark.parametrize(
+    ("command", "moment", "flags"),
+    [
+        *RUNS,
+        ("fit", "cli.PreimageCLI.add_arguments_to_parser", QUICK),
+        ("fit", "callbacks.scale.EffectiveBatch.on_sanity_check_start", QUICK),
+        ("fit", "callbacks.Curves.on_test_start", [*QUICK, "--test_after_fit"]),
+        ("evaluate", "evaluate.find_run", ["--ckpt_path", "run"]),
+        ("report", "report.read_findings", ["runs"]),
+        ("layers", "layers.layer_shapes", ["--network", "alexnet"]),
+        ("atlas", "atlas.FrozenFeatures", ["--network", "alexnet", "--layers", "fc8"]),
+        ("sweep", "sweep.read_sweep", ["sweep.yaml"]),
+        ("label-efficiency", "label_efficiency.load_checkpoint", []),
+    ],
+)
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "told to end")])
+def test_a_signal_before_or_after_a_training_ends_in_one_line(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    moment: str,
+    flags: list[str],
+    number: signal.Signals,
+    said: str,
+) -> None:
+    def send(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(moment, send, raising=False)
+    before = [signal.getsignal(other) for other in (signal.SIGINT, signal.SIGTERM)]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(command, *flags) if flags[:2] == QUICK[:2] else main([command, *flags])
+    assert stop.value.code == 128 + number
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == said
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" not in err
+    assert [signal.getsignal(other) for other in (signal.SIGINT, signal.SIGTERM)] == before

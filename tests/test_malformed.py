@@ -60,7 +60,7 @@ CONFIGS = [
     ("trainer: {callbacks: [{class_path: ReconstructionGrid, init_args: {color: red}}]}\n", 2, "color"),
     ("trainer: {logger: [{class_path: Nothing}]}\n", 2, "trainer.logger"),
     ("checkpoint: {monitor: val/nothing}\n", 1, "val/nothing"),
-    ("checkpoint: {mode: median}\n", 1, "median"),
+    ("checkpoint: {mode: median}\n", 2, "median"),
     ("last_checkpoint: {every_n_steps: 0}\n", 1, "last_checkpoint.every_n_steps=0"),
 ]
 

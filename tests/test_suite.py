@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 # The command line with short trainings; what it is called with goes to a log.
@@ -16,6 +18,7 @@ exec {sys.executable} {ROOT}/main.py "$@" "${{limits[@]}}"
 """
 
 
+@pytest.mark.slow
 def test_the_small_suite_trains_evaluates_and_reports_and_starts_nothing_twice(tmp_path: Path) -> None:
     short = tmp_path / "preimage.sh"
     short.write_text(SHORT)

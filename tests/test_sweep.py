@@ -154,7 +154,7 @@ def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> No
     wait_for(tmp_path / "out/point_000/starts", process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert err.strip().endswith("interrupted: the same command goes on")
     assert "KeyboardInterrupt" in (tmp_path / "out/point_000.log").read_text()
     assert [row["status"] for row in table(tmp_path / "out")] == ["interrupted", "to do"]

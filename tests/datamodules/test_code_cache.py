@@ -111,6 +111,13 @@ def test_too_large_a_cache_is_refused_before_it_is_written(tmp_path: Path) -> No
     assert list(tmp_path.glob("*/")) == []
 
 
+def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path) -> None:
+    images = torch.zeros(20_000, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(OSError, match=rf"{small_disk} has 1\.0 MB free, and 1\.3 MB are wanted .*model\.cache_codes"):
+        cache_codes(images, Counting(), "key", small_disk, 1.0)
+    assert [path.suffix for path in small_disk.iterdir()] == [".lock"]
+
+
 def test_training_on_cached_codes_is_the_training_on_images(tmp_path: Path) -> None:
     """The same batches in the same order and the same codes: the same weights."""
 

@@ -1,9 +1,12 @@
+import errno
 import io
 import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +166,88 @@ def test_a_killed_build_is_never_believed(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir())  # it had begun
     cache = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
     assert np.array_equal(cache.images, plain(tmp_path / "data", names))
+    assert len(list((tmp_path / "cache").glob("*/"))) == 1  # its half is removed
+
+
+@pytest.mark.parametrize("count", [60, 560])
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, small_disk: Path, count: int) -> None:
+    names = folder_of_images(tmp_path / "data", count)
+    with pytest.raises(OSError, match=rf"{small_disk} has 1\.0 MB free, and .* MB are wanted .*: make room, or set"):
+        cache_images(Source(tmp_path / "data"), names, 80, small_disk, processes=2)
+    assert [path.suffix for path in small_disk.iterdir()] == [".lock"]
+
+
+def test_room_is_asked_for_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    names = folder_of_images(tmp_path / "data", 3)
+    monkeypatch.setattr(image_cache, "decode", None)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"cache has .* MB free, and 0\.0 MB are wanted \(No space left on device\)"):
+        cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
+    assert list((tmp_path / "cache").glob("*/")) == []
+
+
+def decoding(root: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A process that decodes slowly in two others, in a session of its own, and the two."""
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from datamodules import image_cache\n"
+        "from datamodules.image_tree import Source\n"
+        "decode = image_cache.decode\n"
+        "image_cache.decode = lambda *args: time.sleep(0.05) or decode(*args)\n"
+        "root = Path(sys.argv[1])\n"
+        "source = Source(root / 'data')\n"
+        "image_cache.cache_images(source, list(source.sizes), 16, root / 'cache', processes=2)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(root)],
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while len(children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, [int(child) for child in children]
+
+
+def ended(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return not path.exists() or path.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of processes")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_processes_that_decode_end_with_their_parent(tmp_path: Path, number: int) -> None:
+    folder_of_images(tmp_path / "data", 500)
+    process, children = decoding(tmp_path)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as the terminal does
+    else:
+        process.kill()
+    _, err = process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while not all(map(ended, children)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert err.count("Traceback") == (number == signal.SIGINT)  # the parent's own
+    assert bool(list((tmp_path / "cache").glob("*/"))) == (number == signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_while_it_decodes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = folder_of_images(tmp_path / "data", 130)
+    monkeypatch.setattr(image_cache, "decode", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ChildProcessError, match=r"decodes the images of .*data was killed"):
+        cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache", processes=2)
+    assert list((tmp_path / "cache").glob("*/")) == []
 
 
 def test_a_damaged_member_of_a_zip_is_named(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def test_total_variation_and_norm_of_images_one_can_count() -> None:
 
 def test_optimisation_finds_the_image_where_the_code_determines_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.orthogonal(nn.Linear(784, 784)))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 784))
+    nn.init.orthogonal_(encoder[1].weight)  # type: ignore[arg-type]
     search = OptimizationInversion(
         encoder, image_size=28, channels=1, steps=300, variation_weight=0, norm_weight=0, lr=0.02
     )

@@ -5,7 +5,16 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from lightning_modules.metrics import MeanLoss, PiecewiseSSIM, classification_metrics, reconstruction_metrics
+from lightning_modules.metrics import (
+    ActiveUnits,
+    MeanLoss,
+    NormalizedError,
+    PiecewiseSSIM,
+    classification_metrics,
+    direction,
+    probability_metrics,
+    reconstruction_metrics,
+)
 
 
 def test_reconstruction_metrics_against_scikit_image() -> None:
@@ -85,3 +94,18 @@ def test_mean_loss_weighs_batches_and_shows_nan() -> None:
     assert float(metric.compute()) == 1.25
     metric.update(1, value=torch.tensor(float("nan")))
     assert metric.compute().isnan()
+
+
+def test_the_best_of_a_metric_is_what_the_metric_says_or_its_name() -> None:
+    collections = [reconstruction_metrics("val/", "_64"), classification_metrics(3, "val/")]
+    collections[1].add_metrics(
+        {**probability_metrics(3), "active_units": ActiveUnits(2), "normalized_error": NormalizedError()}
+    )
+    for name, metric in (item for collection in collections for item in collection.items()):
+        assert direction(name) == ("max" if metric.higher_is_better else "min"), name
+    less = ["train/loss", "val/kl", "val/reconstruction", "val_loss", "val/loss_epoch", "val/lpips", "test/fid", "nll"]
+    less += ["val/cross_entropy", "val/feature_error", "val/negative_log_likelihood", "val/MeanSquaredError"]
+    more = ["val/elbo", "test/log_likelihood", "val/knn_accuracy", "val/knn_f1", "test/accuracy_class_3", "step"]
+    more += ["val/MulticlassAUROC", "val/StructuralSimilarityIndexMeasure", "epoch"]
+    assert [direction(name) for name in less + more] == ["min"] * len(less) + ["max"] * len(more)
+    assert direction("val/energy") is None

@@ -1,0 +1,71 @@
+"""How arguments are read where jsonargparse, or the class that takes them, would guess what a user means."""
+
+import types
+from collections.abc import Callable, Iterator
+from pydoc import locate
+from typing import Any, Literal, Union, get_args, get_origin
+
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_modules.metrics import direction
+
+#: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
+FOLLOWERS = (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau)
+
+
+def exact_numbers(typehint: Any) -> Any:
+    """Puts int before float in every union of a type, so that 1 stays 1 and 1.0 stays 1.0.
+
+    `typing` holds unions of the same types for equal, and so hands out whichever order was asked for first.
+    """
+    origin, args = get_origin(typehint), get_args(typehint)
+    if not args or origin is Literal or origin is Callable:
+        return typehint
+    new = [exact_numbers(arg) for arg in args]
+    union = origin in (Union, types.UnionType)
+    if union and int in new and float in new:
+        low, high = sorted((new.index(int), new.index(float)))
+        new[low], new[high] = int, float
+    if all(one is other for one, other in zip(args, new, strict=True)):
+        return typehint
+    return Union[tuple(new)] if union else origin[tuple(new)]  # noqa: UP007
+
+
+def settle_modes(config: Namespace) -> None:
+    """Fills in whether more or less of a monitored metric is better, where the user has not said.
+
+    Args:
+        config: The configuration of a command, which is changed.
+
+    Raises:
+        ValueError: Nothing is known of the metric.
+    """
+    for name, options in [("checkpoint", config.checkpoint), *_followers(config)]:
+        metric = options.get("monitor", "val/loss")  # torch's own ReduceLROnPlateau names none
+        known = direction(metric) if metric else "min"
+        given = options.get("mode")
+        if given is None:
+            if known is None:
+                raise ValueError(
+                    f"{name} monitors {metric}, and whether more or less of it is better is not known: set its mode,"
+                    " min or max"
+                )
+            options["mode"] = known
+        elif metric and known not in (None, given):
+            rank_zero_warn(f"{name}: mode {given} is kept as it was given, though the best {metric} is its {known}")
+
+
+def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:
+    """The name and the options of every class in a configuration that follows a metric."""
+    if isinstance(part, list):
+        for item in part:
+            yield from _followers(item)
+    elif isinstance(part, Namespace):
+        kind = locate(part.class_path) if isinstance(part.get("class_path"), str) else None
+        if isinstance(kind, type) and issubclass(kind, FOLLOWERS) and part.get("init_args") is not None:
+            yield kind.__name__, part.init_args
+        for item in vars(part).values():
+            yield from _followers(item)

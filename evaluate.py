@@ -192,8 +192,7 @@ def _encoder_run(model: EncoderModule) -> str | None:
 def _notes(model: EncoderModule, data: InMemoryDataModule, splits: dict[str, Codes], device: torch.device) -> list[str]:
     """What figures do not say: on how many labels the readers rest, and what became of codes that are no vectors."""
     with torch.no_grad():
-        image = to_float(data.test_set.images[:1], device)
-        shape = model.code_of((image, data.test_set.labels[:1])).shape[1:]
+        shape = model.encode(to_float(data.test_set.images[:1], device)).shape[1:]
     codes, labels = splits["train"]
     notes = [f"the readers learn from {len(labels)} labels"]
     if "val" not in splits:

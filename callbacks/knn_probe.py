@@ -84,13 +84,13 @@ def training_codes(trainer: Trainer, pl_module: LightningModule) -> list[tuple[T
     shuffled = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     found = []
     once = copy(shuffled.dataset)
-    once.places = None  # an image that comes up again in an epoch is no further neighbour
+    once.places = once.codes = None  # an image that comes up again in an epoch is no further neighbour
     # In order and whole: the training's own loader has the share of one process.
     images = DataLoader(dataset=once, batch_size=shuffled.batch_size, collate_fn=shuffled.collate_fn)
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
         for batch in images:
             batch = trainer.strategy.batch_to_device(batch)
-            found.append(_on_cpu(pl_module.code_of(batch), batch[1]))  # type: ignore[operator]
+            found.append(_on_cpu(pl_module.encode(batch[0]), batch[1]))  # type: ignore[operator]
     return found
 
 

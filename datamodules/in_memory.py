@@ -11,11 +11,10 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_modules.base import Batch
+
 from .code_cache import cache_codes
 from .resumable import ResumableLoader, ResumableSampler
-
-#: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
-Batch = Sequence[Tensor]
 
 
 class InMemoryImages(Dataset[Batch]):
@@ -23,7 +22,7 @@ class InMemoryImages(Dataset[Batch]):
 
     Attributes:
         codes: Codes `(N, ...)` of the images, where a frozen encoder has cached them; batches then hold them too.
-        serve_images: Whether batches with codes hold the images too, or `(B, 0)` in their place.
+        serve_images: Whether batches with codes hold the images too, or None in their place.
     """
 
     def __init__(
@@ -51,18 +50,16 @@ class InMemoryImages(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Returns image `(C, H, W)` and label `()`."""
         place = index if self.places is None else int(self.places[index])
-        return self.images[place], self.labels[place]
+        return Batch(self.images[place], self.labels[place])
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Returns images `(B, C, H, W)` and labels `(B,)`; called by the loader in place of B calls for one image."""
         index = torch.tensor(indices)
         if self.places is not None:
             index = self.places[index]
-        labels = self.labels.index_select(0, index)
-        if self.codes is None:
-            return self.images.index_select(0, index), labels
-        images = self.images.index_select(0, index) if self.serve_images else self.images.new_empty(len(index), 0)
-        return images, labels, self.codes.index_select(0, index)
+        images: Any = self.images.index_select(0, index) if self.codes is None or self.serve_images else None
+        codes = None if self.codes is None else self.codes.index_select(0, index)
+        return Batch(images, self.labels.index_select(0, index), codes)
 
 
 def identity(batch: Any) -> Batch:

@@ -85,7 +85,7 @@ def encode_splits(
     """
 
     def encode(images: Tensor) -> Tensor:
-        return as_vectors(model.code_of((to_float(images, device), torch.empty(0)))).cpu()
+        return as_vectors(model.encode(to_float(images, device))).cpu()
 
     key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {MAP_VALUES}"
     found = {}

@@ -18,8 +18,10 @@ from .networks import (
     MNISTGaussianEncoder,
     ResidualDecoder,
     ResidualGaussianEncoder,
+    SigmoidDecoder,
 )
 from .schedules import OneCycle
+from .semi_supervised import SemiSupervisedClassifier
 from .vae import VAE
 from .virtual_adversarial import VirtualAdversarialTraining
 
@@ -44,5 +46,7 @@ __all__ = [
     "OptimizationInversion",
     "ResidualDecoder",
     "ResidualGaussianEncoder",
+    "SemiSupervisedClassifier",
+    "SigmoidDecoder",
     "VirtualAdversarialTraining",
 ]

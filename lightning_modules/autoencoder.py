@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from .base import Batch, EncoderModule, Split
+from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, reconstruction_metrics
 
 
@@ -55,30 +55,30 @@ class Autoencoder(EncoderModule):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
-        return self.decode(self.read(images))
+        return self.decode(self.encode(images))
 
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
         images: Tensor = self.decoder(code)
         return images.float().contiguous()  # torchmetrics takes no other memory format, and bfloat16 would lose digits
 
-    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        images, labels, *_ = batch
-        code = self.code_of(batch)
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
+        code = self.read(batch)
         reconstruction = self.decode(code)
-        target = resize_to(images, reconstruction)
+        target = resize_to(batch.images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
-        outputs = {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}
-        self._measure(outputs, images, split)
+        outputs = StepOutput(
+            loss=loss, code=code, label=batch.labels, image=batch.images, reconstruction=reconstruction, target=target
+        )
+        self._measure(outputs, split)
         return outputs
 
-    def _measure(self, outputs: dict[str, Tensor], images: Tensor, split: Split, **values: Tensor) -> None:
+    def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
         """Updates the metrics of a split with the outputs of a step, and other values per batch."""
         preds, target = outputs["reconstruction"].detach(), outputs["target"]
         metrics = getattr(self, f"{split}_metrics")
         metrics.update(value=outputs["loss"].detach(), weight=len(target), preds=preds, target=target, **values)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns codes `(B, ...)`, reconstructions and labels of a batch."""
-        code = self.code_of(batch)
-        return {"code": code, "reconstruction": self.decode(code), "label": batch[1]}
+    def _predict(self, batch: Batch) -> dict[str, Tensor]:
+        code = self.read(batch)
+        return {"code": code, "reconstruction": self.decode(code), "label": batch.labels}

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Required, Self, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,8 +20,42 @@ from .networks.weights import check_fit, weights_hash
 from .schedules import OneCycle
 
 Split = Literal["train", "val", "test"]
-#: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
-Batch = Sequence[Tensor]
+
+
+class Batch(NamedTuple):
+    """What a data module gives to a model.
+
+    Attributes:
+        images: Images `(B, C, H, W)` in [0, 1]; None where a model reads cached codes alone.
+        labels: Class indices `(B,)`, -1 for an image whose class is not given.
+        codes: What a frozen encoder has made of the images, `(B, ...)`, where that is cached.
+    """
+
+    images: Tensor
+    labels: Tensor
+    codes: Tensor | None = None
+
+
+class StepOutput(TypedDict, total=False):
+    """What a step gives to callbacks: those of these that the system has.
+
+    Attributes:
+        loss: The loss `()`, which training minimises.
+        code: Codes `(B, ...)`, what `decode` takes.
+        label: Class indices `(B,)`, -1 for an image whose class is not given.
+        logits: Logits `(B, num_classes)`, whatever range.
+        image: The images `(B, C, H, W)` in [0, 1].
+        target: The images in the size of the reconstruction, `(B, C, h, w)` in [0, 1].
+        reconstruction: What `decode` makes of the codes, `(B, C, h, w)` in [0, 1].
+    """
+
+    loss: Required[Tensor]
+    code: Tensor
+    label: Tensor
+    logits: Tensor
+    image: Tensor
+    target: Tensor
+    reconstruction: Tensor
 
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
@@ -30,6 +64,12 @@ class EncoderModule(LightningModule):
     """Base of all systems: an encoder of images, trained or frozen, under something that reads its code.
 
     A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split.
+    All systems speak of what they can do in the same words, images being floats `(B, C, H, W)` in [0, 1]:
+
+    - `encode(images)` gives codes `(B, ...)`;
+    - `decode(code)` and `reconstruct(images)` give images `(B, C, h, w)` in [0, 1], where there is a decoder;
+    - `classify(images)` gives logits `(B, num_classes)`, where there is a head;
+    - `sample(count)` draws images `(count, C, h, w)` in [0, 1], where there is a prior.
     """
 
     #: Whether the model needs images besides cached codes: those that rebuild them do.
@@ -79,33 +119,40 @@ class EncoderModule(LightningModule):
         if freeze_encoder:
             self.encoder.requires_grad_(False).eval()
 
-    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
         raise NotImplementedError
 
-    def read(self, images: Tensor) -> Tensor:
-        """What the rest of the model reads of images `(B, C, H, W)`, and what is cached: the encoder's output."""
+    def _predict(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Maps images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`."""
         code: Tensor = self.encoder(images)
         return code
 
-    def read_batch(self, batch: Batch) -> Tensor:
-        """What the rest of the model reads of a batch, from the cache where there is one."""
-        return batch[2] if len(batch) == 3 else self.read(batch[0])
+    def represent(self, images: Tensor) -> Tensor:
+        """What is cached of images `(B, C, H, W)`: their codes, or what codes are drawn from."""
+        return self.encode(images)
 
-    def code_of(self, batch: Batch) -> Tensor:
-        """The codes `(B, ...)` of a batch."""
-        return self.read_batch(batch)
+    def read(self, batch: Batch) -> Tensor:
+        """What `represent` gives for a batch, from the cache where there is one."""
+        return self.represent(batch.images) if batch.codes is None else batch.codes
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Returns the training loss of a batch."""
-        return self._step(batch, "train")["loss"]
+        return self._step(Batch(*batch), "train")["loss"]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns what callbacks may draw: loss, code, label and the reader's output."""
-        return self._step(batch, "val")
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> StepOutput:
+        """Returns what callbacks may draw."""
+        return self._step(Batch(*batch), "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns the same as `validation_step`, for the test split."""
-        return self._step(batch, "test")
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> StepOutput:
+        """Returns what callbacks may draw."""
+        return self._step(Batch(*batch), "test")
+
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Returns codes `(B, ...)`, labels, and what else there is to keep of a batch."""
+        return self._predict(Batch(*batch))
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch; what else is logged by then, a schedule can follow too."""
@@ -182,7 +229,7 @@ class EncoderModule(LightningModule):
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Tensor:
         with self.trainer.precision_plugin.forward_context():
-            return self.read(images.to(self.device).float().div_(255)).cpu()
+            return self.represent(images.to(self.device).float().div_(255)).cpu()
 
     def _encoder_path(self) -> str:
         path = Path(str(self.encoder_checkpoint))

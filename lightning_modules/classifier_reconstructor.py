@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from .autoencoder import resize_to
-from .base import Batch, EncoderModule, Split
+from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
 
 Reconstruction = Literal["joint", "detached", "none"]
@@ -89,7 +89,11 @@ class ClassifierReconstructor(EncoderModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
-        return self._logits(self.encoder(images))
+        return self.classify(images)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
+        return self._logits(self.encode(images))
 
     def _logits(self, code: Tensor) -> Tensor:
         if code.shape[1:] != (self.latent_dim,):
@@ -106,7 +110,7 @@ class ClassifierReconstructor(EncoderModule):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
-        return self.decode(self.encoder(images))
+        return self.decode(self.encode(images))
 
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
@@ -128,21 +132,21 @@ class ClassifierReconstructor(EncoderModule):
             )
         return counts.sum() / (self.num_classes * counts)
 
-    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        images, labels, *_ = batch
-        code = self.code_of(batch)
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
+        images, labels, _ = batch
+        code = self.read(batch)
         logits = self._logits(code)
         count = (labels >= 0).sum()
         total = F.cross_entropy(logits, labels, self.class_weights, ignore_index=-1, reduction="sum")
         cross_entropy = loss = total / count.clamp(min=1)
-        outputs = {"code": code, "label": labels, "logits": logits, "image": images}
+        outputs = StepOutput(loss=loss, code=code, label=labels, logits=logits, image=images)
         errors: dict[str, Tensor] = {}
         if self.reconstruction != "none":
             reconstruction = self.decode(code.detach() if self.reconstruction == "detached" else code)
             target = resize_to(images, reconstruction)
             mse = F.mse_loss(reconstruction, target)
             loss = cross_entropy + self.reconstruction_weight * mse
-            outputs |= {"reconstruction": reconstruction, "target": target}
+            outputs.update(loss=loss, reconstruction=reconstruction, target=target)
             errors = {"mse": mse.detach(), "preds": reconstruction.detach(), "target": target}
         getattr(self, f"{split}_metrics").update(
             value=cross_entropy.detach(), weight=count, preds=logits.detach().softmax(dim=1), target=labels
@@ -150,7 +154,7 @@ class ClassifierReconstructor(EncoderModule):
         getattr(self, f"{split}_errors").update(value=loss.detach(), weight=len(images), **errors)
         if split != "train":
             self.confusion.update(logits, labels)
-        return outputs | {"loss": loss}
+        return outputs
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch."""
@@ -169,7 +173,6 @@ class ClassifierReconstructor(EncoderModule):
         self._log_metrics(self.test_errors)
         reset(self.confusion)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns codes `(B, latent_dim)`, class probabilities `(B, num_classes)` and labels of a batch."""
-        code = self.code_of(batch)
-        return {"code": code, "probability": self._logits(code).softmax(dim=1), "label": batch[1]}
+    def _predict(self, batch: Batch) -> dict[str, Tensor]:
+        code = self.read(batch)
+        return {"code": code, "probability": self._logits(code).softmax(dim=1), "label": batch.labels}

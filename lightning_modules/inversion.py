@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .autoencoder import Autoencoder, resize_to
-from .base import Split
+from .base import Batch, Split, StepOutput
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
@@ -74,25 +74,26 @@ class Inversion(Autoencoder):
         places = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
         count, total, squares = 0, 0.0, 0.0
         for part in places.split(16):
-            batch = images.__getitems__(part.tolist())
-            values = (batch[2] if len(batch) == 3 else self._encode(batch[0])).double()
+            batch = Batch(*images.__getitems__(part.tolist()))
+            values = (self._encode(batch.images) if batch.codes is None else batch.codes).double()
             count, total = count + values.numel(), total + float(values.sum())
             squares += float(values.square().sum())
         mean = total / count
         self.code_mean.fill_(mean)
         self.code_std.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)
 
-    def _measure(self, outputs: dict[str, Tensor], images: Tensor, split: Split, **values: Tensor) -> None:
+    def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
         if split == "test":
+            images = outputs["image"]
             code = outputs["code"].flatten(1).float()
-            again = self.read(resize_to(outputs["reconstruction"], images))
+            again = self.encode(resize_to(outputs["reconstruction"], images))
             distance = (again.flatten(1).float() - code).norm(dim=1)
             values["feature_error"] = (distance / code.norm(dim=1)).mean()
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
             preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
             loss = F.mse_loss(preds, target)
             self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
-        super()._measure(outputs, images, split, **values)
+        super()._measure(outputs, split, **values)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test split."""

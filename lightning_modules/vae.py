@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from .autoencoder import resize_to
-from .base import Batch, EncoderModule, Split
+from .base import Batch, EncoderModule, Split, StepOutput
 from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_standard_normal
 from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
+from .networks.decoder import SigmoidDecoder
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
 
@@ -28,7 +29,7 @@ class VAE(EncoderModule):
     def __init__(
         self,
         encoder: nn.Module,
-        decoder: nn.Sequential,
+        decoder: nn.Module,
         latent_dim: int,
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
         variance: float = 0.01,
@@ -46,7 +47,8 @@ class VAE(EncoderModule):
 
         Args:
             encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
-            decoder: Layers from codes `(B, latent_dim)` to images in [0, 1], of which the last is a sigmoid of logits.
+            decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1] of
+                which the last is a sigmoid of logits.
             latent_dim: Length of the code.
             likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
             variance: Variance of a Gaussian pixel, for images in [0, 1].
@@ -67,8 +69,8 @@ class VAE(EncoderModule):
             raise ValueError(
                 f"model.encoder must be a GaussianEncoder, with heads for two, not {type(encoder).__name__}"
             )
-        if not isinstance(decoder[-1], nn.Sigmoid):
-            raise ValueError(f"model.decoder must end in a Sigmoid, not in {type(decoder[-1]).__name__}")
+        if not isinstance(decoder, SigmoidDecoder):
+            decoder = SigmoidDecoder(*decoder.children())
         if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
             raise ValueError(
                 "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
@@ -107,10 +109,6 @@ class VAE(EncoderModule):
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
         return self.reconstruct(images)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps images `(B, C, H, W)` to mean and log-variance of their codes, each `(B, latent_dim)`."""
-        return self.encoder.posterior(images)
-
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
         images: Tensor = self.decoder(code)
@@ -118,7 +116,7 @@ class VAE(EncoderModule):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
-        return self.decode(self.encoder(images))
+        return self.decode(self.encode(images))
 
     def sample(self, count: int) -> Tensor:
         """Draws images `(count, C, H, W)` in [0, 1] from the prior."""
@@ -141,7 +139,7 @@ class VAE(EncoderModule):
         Returns:
             Nats per image `(B,)`.
         """
-        mean, log_variance = self.encode(images)
+        mean, log_variance = self.encoder.posterior(images)
         total = torch.full_like(mean[:, 0], -math.inf)
         for start in range(0, num_samples, CHUNK):
             noise = fixed_noise(images, min(CHUNK, num_samples - start), self.latent_dim, start)
@@ -159,9 +157,9 @@ class VAE(EncoderModule):
         prior = gaussian_log_density(codes, torch.zeros_like(mean), torch.zeros_like(mean))
         return prior - gaussian_log_density(codes, mean, log_variance) - nll
 
-    def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
-        images, labels, *_ = batch
-        mean, log_variance = self.encode(images)
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
+        images = batch.images
+        mean, log_variance = self.encoder.posterior(images)
         if split == "train":
             noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
         else:
@@ -177,7 +175,7 @@ class VAE(EncoderModule):
         else:
             bounds["elbo"] = -bounds["reconstruction"] - bounds["kl"]
             loss = bounds["reconstruction"] + self.kl_weight() * kl.mean(dim=0).clamp(min=self.free_bits).sum()
-        outputs = {"loss": loss, "code": mean, "label": labels}
+        outputs = StepOutput(loss=loss, code=mean, label=batch.labels, image=images)
         values = {name: value.detach() for name, value in bounds.items()} | {"value": loss.detach()}
         if split == "train":
             self.train_metrics.update(weight=len(images), **values)
@@ -188,13 +186,11 @@ class VAE(EncoderModule):
             values["log_likelihood"] = self.log_likelihood(images, self.num_importance_samples).mean()
         metrics = getattr(self, f"{split}_metrics")
         metrics.update(weight=len(images), preds=reconstruction, target=target, mean=mean, **values)
-        return outputs | {"reconstruction": reconstruction, "target": target}
+        return StepOutput(**outputs, reconstruction=reconstruction, target=target)
 
     def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """Negative log-likelihood `(S, B)` of images `(B, C, H, W)` given codes `(S, B, D)`."""
-        logits = codes.flatten(0, 1)
-        for layer in list(self.decoder)[:-1]:  # all but the sigmoid
-            logits = layer(logits)
+        logits = self.decoder.logits(codes.flatten(0, 1))
         target = resize_to(images.repeat(len(codes), 1, 1, 1), logits)
         if self.likelihood == "bernoulli":
             nll = bernoulli_nll(logits, target)
@@ -202,11 +198,9 @@ class VAE(EncoderModule):
             nll = gaussian_nll(logits.float().sigmoid(), target, self.pixel_log_variance)
         return nll.view(len(codes), len(images))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns mean and log-variance `(B, latent_dim)` of the codes, and labels, of a batch."""
-        images, labels, *_ = batch
-        mean, log_variance = self.encode(images)
-        return {"code": mean, "log_variance": log_variance, "label": labels}
+    def _predict(self, batch: Batch) -> dict[str, Tensor]:
+        mean, log_variance = self.encoder.posterior(batch.images)
+        return {"code": mean, "log_variance": log_variance, "label": batch.labels}
 
 
 def _bounds() -> dict[str, Metric | MetricCollection]:

@@ -1,5 +1,6 @@
 """Plain networks: encoders, decoders and heads; no Lightning in here."""
 
+from .decoder import SigmoidDecoder
 from .faces import FaceDecoder, FaceEncoder
 from .features import FrozenFeatures
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
@@ -22,4 +23,5 @@ __all__ = [
     "MNISTGaussianEncoder",
     "ResidualDecoder",
     "ResidualGaussianEncoder",
+    "SigmoidDecoder",
 ]

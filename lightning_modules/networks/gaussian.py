@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from .decoder import SigmoidDecoder
 from .mnist import MNISTEncoder
 from .sizes import halved
 
@@ -77,7 +78,7 @@ class ConvGaussianEncoder(GaussianEncoder):
         super().__init__(nn.Sequential(*layers, nn.Flatten()), in_channels * halved(image_size, 5) ** 2, latent_dim)
 
 
-class ConvDecoder(nn.Sequential):
+class ConvDecoder(SigmoidDecoder):
     """A linear layer and five stages of upsampling and convolution, to images in [0, 1].
 
     Maps codes `(B, latent_dim)` to `(B, out_channels, S, S)`. The last layer is a sigmoid of logits: the original's

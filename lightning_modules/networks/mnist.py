@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from .decoder import SigmoidDecoder
+
 
 class MNISTEncoder(nn.Sequential):
     """Three convolutions and a linear layer; 30,476 parameters for a 12-dimensional code.
@@ -29,7 +31,7 @@ class MNISTEncoder(nn.Sequential):
         )
 
 
-class MNISTDecoder(nn.Sequential):
+class MNISTDecoder(SigmoidDecoder):
     """A linear layer and three transposed convolutions; 30,977 parameters for a 12-dimensional code.
 
     Maps codes `(B, latent_dim)` to images `(B, 1, 28, 28)` in [0, 1].

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from .decoder import SigmoidDecoder
 from .gaussian import GaussianEncoder
 from .sizes import halved
 
@@ -65,7 +66,7 @@ class ResidualGaussianEncoder(GaussianEncoder):
         super().__init__(trunk, 2 * width * size * size, latent_dim)
 
 
-class ResidualDecoder(nn.Sequential):
+class ResidualDecoder(SigmoidDecoder):
     """A linear layer and two doublings with residual blocks before each, to images in [0, 1].
 
     Maps codes `(B, latent_dim)` to `(B, out_channels, S, S)`; the last layer is a sigmoid of logits.

@@ -1,0 +1,93 @@
+"""The classifier that also learns from images without a label."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+
+from .base import Batch, Split, StepOutput
+from .checkpoints import load_part
+from .classifier import Classifier, mean_prediction
+from .metrics import MeanLoss
+from .virtual_adversarial import VirtualAdversarialTraining
+
+
+class SemiSupervisedClassifier(Classifier):
+    """A `Classifier` that learns from all training images, with and without a label (`keep_unlabeled` of the data)."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        vat: VirtualAdversarialTraining,
+        auxiliary_decoder: nn.Module | None = None,
+        reconstruction_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        """Joins an encoder, a head, and what is learned beside the labels.
+
+        Args:
+            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+            head: Network from codes to logits `(B, num_classes)`.
+            vat: What is learned from all training images.
+            auxiliary_decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds
+                the images: a further loss. It starts from the `encoder_checkpoint` too, which is then that of an
+                autoencoder.
+            reconstruction_weight: Weight of its mean squared error.
+            kwargs: Classes, label smoothing, how the encoder starts and what trains, see `Classifier`.
+        """
+        super().__init__(encoder, head, **kwargs)
+        if self.cache_codes:
+            raise ValueError("model.vat moves the images in every step: set model.cache_codes false")
+        self.vat = vat
+        self.auxiliary_decoder = auxiliary_decoder
+        self.reconstruction_weight = reconstruction_weight
+        names = ["adversarial_kl", "entropy", *(["mse"] if auxiliary_decoder else [])]
+        self.train_unlabeled = MetricCollection(
+            {name: MeanLoss(name) for name in names}, prefix="train/", compute_groups=False
+        )
+
+    def setup(self, stage: str) -> None:
+        """Loads the auxiliary decoder at the start of a `fit`."""
+        super().setup(stage)
+        if self.auxiliary_decoder is not None and self.encoder_checkpoint is not None and stage == "fit":
+            load_part(self.auxiliary_decoder, self._encoder_path(), "decoder")
+
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
+        if split != "train":
+            return super()._step(batch, split)
+        images, labels = batch.images, batch.labels
+        code, each = self._read_out(batch, draw=True)
+        logits = mean_prediction(each)
+        # The neighbours of the images leave no trace in a batch norm, and no dropout hides what changes.
+        with in_evaluation(self):
+            divergence, entropy = self.vat(lambda moved: self._head(self.encode(moved)), images, logits)
+        loss = self._supervised_loss(each, labels) + self.vat.weight * divergence + self.vat.entropy_weight * entropy
+        found = {"adversarial_kl": divergence, "entropy": entropy}
+        if self.auxiliary_decoder is not None:
+            found["mse"] = F.mse_loss(self.auxiliary_decoder(code).float(), images)
+            loss = loss + self.reconstruction_weight * found["mse"]
+        self.train_metrics.update(value=loss.detach(), weight=len(images), preds=logits.detach(), target=labels)
+        self.train_unlabeled.update(weight=len(images), **{key: value.detach() for key, value in found.items()})
+        return StepOutput(loss=loss, code=code, label=labels, logits=logits)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics of the epoch."""
+        self._log_metrics(self.train_unlabeled)
+        super().on_train_epoch_end()
+
+
+@contextmanager
+def in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Puts every part of a module into eval mode, and then into the mode it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 
 from .base import Batch, EncoderModule, Split
 from .metrics import MeanLoss, reconstruction_metrics
+from .precision import full
 
 
 def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class Autoencoder(EncoderModule):
         images, labels, *_ = batch
         code = self.code_of(batch)
         # torchmetrics takes no other memory format, and the squares of bfloat16 would lose digits.
-        reconstruction = self.decode(code).float().contiguous()
+        reconstruction = full(self.decode(code)).contiguous()
         target = resize_to(images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
         outputs = {"loss": loss, "code": code, "label": labels, "reconstruction": reconstruction, "target": target}

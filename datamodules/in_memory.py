@@ -179,7 +179,9 @@ class InMemoryDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""
         images, *rest = batch
-        images = images.float().div_(255)
+        # In float64 where the model computes in it; half precision is a matter of its layers, and targets stay exact.
+        module = None if self.trainer is None else self.trainer.lightning_module
+        images = images.to(torch.promote_types(torch.float32, getattr(module, "dtype", torch.float32))).div_(255)
         if self.trainer is not None and self.trainer.training:
             for augmentation in self.augmentations:
                 images = augmentation(images)

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,19 +10,22 @@ from typing import Any, Literal, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
 from .networks.weights import check_fit, weights_hash
+from .precision import follow_dtype
 from .schedules import OneCycle
 
 Split = Literal["train", "val", "test"]
 #: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
 Batch = Sequence[Tensor]
 
+FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
 
@@ -140,6 +143,21 @@ class EncoderModule(LightningModule):
                 )
             self.lr_scheduler_step(config.scheduler, metrics[config.monitor])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Converts weights, but no metric to a type of fewer digits, which would not hold the sums of a whole split."""
+        numbers = [(self, key) for key in self._buffers]
+        numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in part._defaults]
+        before = [(part, key, getattr(part, key)) for part, key in numbers]
+        super()._apply(fn, recurse)
+        for part, key, value in before:
+            if isinstance(value, Tensor):
+                new = getattr(part, key)
+                new = new.to(torch.promote_types(value.dtype, new.dtype))
+                setattr(part, key, new)
+                if part is not self:
+                    part._defaults[key] = part._defaults[key].to(new.dtype)
+        return self
+
     def train(self, mode: bool = True) -> Self:
         """Sets train or eval mode; a frozen encoder stays in eval mode, so that no dropout or statistic comes alive."""
         super().train(mode)
@@ -154,6 +172,8 @@ class EncoderModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint."""
+        if self.trainer.precision_plugin.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+            follow_dtype(self)
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
 
@@ -192,11 +212,18 @@ class EncoderModule(LightningModule):
         """Builds the optimiser over all that is not frozen, and the schedule."""
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
         known = {id(p) for p in self.encoder.parameters()}
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.parameters() if p.requires_grad and id(p) not in known]},
-            {"params": encoder} | ({} if self.encoder_lr is None else {"lr": self.encoder_lr}),
-        ]
-        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        if self.encoder_lr is None or not encoder:
+            optimizer = self.make_optimizer([*rest, *encoder])  # one group: LBFGS takes no more
+        else:
+            groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
+            optimizer = self.make_optimizer([*groups, {"params": encoder, "lr": self.encoder_lr}])
+        for group in optimizer.param_groups:
+            if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
+                rank_zero_info(
+                    f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
+                )
+                group["eps"] = FLOAT16_EPS
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
@@ -223,6 +250,12 @@ class EncoderModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the first tensor that does not fit, with both shapes, before torch lists them all."""
         check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
+        for state in checkpoint.get("optimizer_states", ()) if self.encoder_lr is None else ():
+            first, *others = state["param_groups"]
+            if others:  # older checkpoints hold the encoder's parameters as a group of their own, behind the others
+                state["param_groups"] = [first | {"params": [p for group in (first, *others) for p in group["params"]]}]
+                for schedule in checkpoint["lr_schedulers"]:
+                    schedule |= {key: value[:1] for key, value in schedule.items() if isinstance(value, list)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps modules that were passed in Python out of the file, which stays loadable under `weights_only`."""

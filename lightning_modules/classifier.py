@@ -14,6 +14,7 @@ from .checkpoints import load_part
 from .metrics import MeanLoss, classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
+from .precision import full
 from .virtual_adversarial import VirtualAdversarialTraining
 
 
@@ -110,14 +111,14 @@ class Classifier(EncoderModule):
             return self._read_class(read).unsqueeze(0)
         mean, log_variance = read.unbind(dim=1)
         if inputs is None:
-            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)
         else:
             noise = fixed_noise(inputs, self.num_samples, mean.shape[1])
         codes = mean + (0.5 * log_variance).exp() * noise
         return self._read_class(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
     def _read_class(self, codes: Tensor) -> Tensor:
-        logits: Tensor = self.head(codes)
+        logits = full(self.head(codes))
         if logits.shape[1:] != (self.num_classes,):
             shape = tuple(logits.shape[1:])
             raise ValueError(f"model.head gives {shape} for model.num_classes={self.num_classes}: set its num_classes")
@@ -158,7 +159,7 @@ class Classifier(EncoderModule):
         loss = self._supervised_loss(each, labels) + vat.weight * divergence + vat.entropy_weight * entropy
         found = {"adversarial_kl": divergence, "entropy": entropy}
         if self.auxiliary_decoder is not None:
-            found["mse"] = F.mse_loss(self.auxiliary_decoder(self._mean(read)).float(), images)
+            found["mse"] = F.mse_loss(full(self.auxiliary_decoder(self._mean(read))), images)
             loss = loss + self.reconstruction_weight * found["mse"]
         weight = len(images)
         self.train_metrics.update(value=loss.detach(), weight=weight, preds=logits.detach(), target=labels)

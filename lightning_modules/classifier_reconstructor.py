@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split
 from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
+from .precision import full
 
 Reconstruction = Literal["joint", "detached", "none"]
 
@@ -97,12 +98,12 @@ class ClassifierReconstructor(EncoderModule):
                 f"the encoder gives codes {tuple(code.shape)}, expected (B, {self.latent_dim}): set model.latent_dim"
             )
         logits: Tensor = self.head(code)
-        return logits.float()
+        return full(logits)
 
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
         image: Tensor = self.decoder(code)
-        return image.float().contiguous()  # torchmetrics takes no other memory format
+        return full(image).contiguous()  # torchmetrics takes no other memory format
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""

@@ -13,6 +13,7 @@ from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_s
 from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
+from .precision import full
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 
@@ -114,7 +115,7 @@ class VAE(EncoderModule):
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
         images: Tensor = self.decoder(code)
-        return images.float().contiguous()  # torchmetrics takes no other memory format
+        return full(images).contiguous()  # torchmetrics takes no other memory format
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
@@ -163,7 +164,7 @@ class VAE(EncoderModule):
         images, labels, *_ = batch
         mean, log_variance = self.encode(images)
         if split == "train":
-            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)
         else:
             noise = fixed_noise(images, self.num_samples, self.latent_dim)
         codes = self._draw(mean, log_variance, noise)
@@ -195,11 +196,12 @@ class VAE(EncoderModule):
         logits = codes.flatten(0, 1)
         for layer in list(self.decoder)[:-1]:  # all but the sigmoid
             logits = layer(logits)
+        logits = full(logits)
         target = resize_to(images.repeat(len(codes), 1, 1, 1), logits)
         if self.likelihood == "bernoulli":
             nll = bernoulli_nll(logits, target)
         else:
-            nll = gaussian_nll(logits.float().sigmoid(), target, self.pixel_log_variance)
+            nll = gaussian_nll(logits.sigmoid(), target, full(self.pixel_log_variance))
         return nll.view(len(codes), len(images))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -243,7 +243,12 @@ def test_a_killed_service_of_wandb_costs_a_warning_at_any_moment(
 ) -> None:
     owner, name = moment.rsplit(".", 1)
     method = getattr(pkgutil.resolve_name(owner), name)
-    monkeypatch.setattr(moment, lambda *args, **kwargs: (kill_service(), method(*args, **kwargs))[1])
+
+    def kill_first(*args: Any, **kwargs: Any) -> Any:
+        kill_service()
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(moment, kill_first)
     flags = ["--test_after_fit"] if command == "fit" else []
     run_dir = run(command, *QUICK, *OVERLAY, "--trainer.logger.offline=true", *flags) / "quickstart/version_0"
     assert len([warning for warning in recwarn if "WandbRunLogger failed" in str(warning.message)]) == 1

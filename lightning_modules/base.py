@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
@@ -177,13 +177,29 @@ class EncoderModule(LightningModule):
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
 
-    def _check_classes(self, num_classes: int) -> None:
-        """Compares the number of classes with the data's, before a label without a logit ends the run."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
-        if names is not None and len(names) != num_classes:
+    def _check_classes(self, num_classes: int, stage: str) -> None:
+        """Compares the classes with the data's, before a label without a logit, or none at all, ends the run."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
+        if names is None or (stage == "predict" and not names):
+            return
+        if not names:
+            raise ValueError(
+                f"{type(self).__name__} needs labels, and the data has none: label it, or use a model without"
+            )
+        if len(names) != num_classes:
             raise ValueError(
                 f"the data has {len(names)} classes, model.num_classes={num_classes}: set it, and that of the networks"
             )
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+            labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
+            if labels is not None and (labels >= 0).any():
+                absent = (torch.bincount(labels[labels >= 0], minlength=num_classes) == 0).nonzero()[:, 0].tolist()
+                if absent:
+                    some = ", ".join(names[label] for label in absent[:3])
+                    rank_zero_warn(
+                        f"the {split} split has no image of {len(absent)} of {num_classes} classes, as {some}"
+                    )
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""

@@ -84,7 +84,7 @@ class Classifier(EncoderModule):
     def setup(self, stage: str) -> None:
         """Loads the auxiliary decoder, and compares the number of classes with the data's."""
         super().setup(stage)
-        self._check_classes(self.num_classes)
+        self._check_classes(self.num_classes, stage)
         if self.auxiliary_decoder is not None and self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.auxiliary_decoder, self._encoder_path(), "decoder")
 
@@ -181,8 +181,9 @@ class Classifier(EncoderModule):
         """Logs the metrics of the test split and the accuracy within each class (its recall)."""
         super().on_test_epoch_end()
         confusion = self.confusion.compute()
-        per_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
-        self.log_dict({f"test/accuracy_class_{i}": value for i, value in enumerate(per_class)}, sync_dist=True)
+        counts = confusion.sum(dim=1)
+        recalls = {f"test/accuracy_class_{i}": confusion[i, i] / counts[i] for i in counts.nonzero()[:, 0].tolist()}
+        self.log_dict(recalls, sync_dist=True)
         reset(self.confusion)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

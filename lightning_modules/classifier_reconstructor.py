@@ -112,7 +112,7 @@ class ClassifierReconstructor(EncoderModule):
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
         super().setup(stage)
-        self._check_classes(self.num_classes)
+        self._check_classes(self.num_classes, stage)
         if self.balanced and stage == "fit":
             self.class_weights.copy_(self._balance())
 

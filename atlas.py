@@ -72,7 +72,8 @@ def main(args: Sequence[str]) -> None:
             pictures.append(at_common_size(model(to_float(_spread(data, options.images), device))).cpu())
     _write_table(options.out, rows)
     originals = at_common_size(to_float(_spread(data, options.images), torch.device("cpu")))
-    names = [data.class_names[label] for label in data.test_set.labels[_places(data, options.images)].tolist()]
+    labels = data.test_set.labels[_places(data, options.images)].tolist()
+    names = [data.class_names[label] if label >= 0 else "" for label in labels]
     figure = atlas_figure(options.network, rows, names, [originals, *pictures])
     write_atomically(options.out / "atlas.png", lambda path: figure.savefig(path, dpi=100))
     print((options.out / "atlas.md").read_text(), options.out / "atlas.png", sep="\n")

@@ -13,7 +13,15 @@ from callbacks.provenance import KEY
 from datamodules import InMemoryDataModule
 from errors import CommandParser, explain
 from evaluation.generation import Extractor, inception, measure_generation, named_extractor
-from evaluation.measures import Codes, encode_splits, measure_reconstruction, measure_speed, rebuilder, to_float
+from evaluation.measures import (
+    Codes,
+    encode_splits,
+    labelled,
+    measure_reconstruction,
+    measure_speed,
+    rebuilder,
+    to_float,
+)
 from evaluation.readers import read_codes
 from evaluation.runs import Run, default_device, find_run, load_data, load_model
 from files import sha256, write_atomically
@@ -107,13 +115,14 @@ def evaluate(
     model, data = load_model(run).to(device), load_data(run.folder, flags)
     rebuild, test = rebuilder(model), data.test_set.images
     trained = _encoder_run(model)
-    if not len(test) or not (data.train_set.labels >= 0).any():
-        raise ValueError("an evaluation needs test images, and labels of training images: the data has none")
+    if not len(test):
+        raise ValueError("an evaluation needs test images: the data has none")
     speed, memory = measure_speed(model.encoder, test, device)
     reconstruction = measure_reconstruction(rebuild, test, device) if rebuild else None
     splits = encode_splits(model, data, ["test"] if trained else ["train", "val", "test"], device)
-    elsewhere = [f"its codes are read in the evaluation of {trained}"]
-    notes = elsewhere if trained else _notes(model, data, splits, device)
+    known = labelled(splits)
+    readable = not trained and "test" in known and "train" in known and len(known["train"][1].unique()) > 1
+    notes = _notes(model, data, known, device) if readable else [_why_unread(trained)]
     seed = run.config.get("seed_everything")
     provenance = load_checkpoint(run.checkpoint).get(KEY, {})
     return {
@@ -126,7 +135,7 @@ def evaluate(
         "training_precision": provenance.get("precision"),
         "reconstruction": reconstruction,
         "generation": _generation(model, test, extractor, images, device, notes),
-        "reading": None if trained else read_codes(splits, len(data.class_names), labels_per_class),
+        "reading": read_codes(known, len(data.class_names), labels_per_class) if readable else None,
         "active_units": _active_units(model, splits["test"][0]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
@@ -187,6 +196,14 @@ def _active_units(model: EncoderModule, codes: torch.Tensor) -> int | None:
 def _encoder_run(model: EncoderModule) -> str | None:
     """Which run trained the encoder that is inverted: the readers of its codes are part of that run's evaluation."""
     return model.encoder_checkpoint if isinstance(model, Inversion) else None
+
+
+def _why_unread(trained: str | None) -> str:
+    if trained:
+        return f"its codes are read in the evaluation of {trained}"
+    return (
+        "nothing is read out of its codes, since the data has no labels of two classes to learn from, or none to test"
+    )
 
 
 def _notes(model: EncoderModule, data: InMemoryDataModule, splits: dict[str, Codes], device: torch.device) -> list[str]:

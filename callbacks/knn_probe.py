@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
@@ -14,7 +15,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 class KNNProbe(Callback):
     """Classifies codes by their nearest neighbours among the training images' codes, at the test and in validations.
 
-    Logs `test/knn_accuracy` and `test/knn_f1`, or those of `val/`. Needs one of our modules and a data module.
+    Logs `test/knn_accuracy` and `test/knn_f1`, or those of `val/`. Needs one of our modules and a data module, and is
+    left out where the training images have no labels.
     """
 
     def __init__(self, k: int = 20, every_n_epochs: int = 0) -> None:
@@ -26,21 +28,30 @@ class KNNProbe(Callback):
         """
         self.k = k
         self.every_n_epochs = every_n_epochs
+        self._labelled = True
         self._codes: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Says once where there is nothing to probe."""
+        before, train = self._labelled, getattr(getattr(trainer, "datamodule", None), "train_set", None)
+        self._labelled = train is None or bool((train.labels >= 0).any())
+        if before and not self._labelled:
+            rank_zero_info("KNNProbe is left out: the data has no labels")
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Keeps the codes of the batch."""
         due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if due and not trainer.sanity_checking:
+        if self._labelled and due and not trainer.sanity_checking:
             self._codes.append(_on_cpu(outputs["code"], outputs["label"]))
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Keeps the codes of the batch."""
-        self._codes.append(_on_cpu(outputs["code"], outputs["label"]))
+        if self._labelled:
+            self._codes.append(_on_cpu(outputs["code"], outputs["label"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probes the validation split."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LatentProjection(Picture):
-    """Projects the codes of a split to the plane and colours them by class."""
+    """Projects the codes of a split to the plane and colours them by class, those without a label in gray."""
 
     name = "latents"
 
@@ -50,9 +50,11 @@ class LatentProjection(Picture):
         axes = figure.add_subplot()
         for label in labels.unique().tolist():
             chosen = labels == label
-            name = names[label] if names is not None and label >= 0 else str(label)
-            axes.scatter(points[chosen, 0], points[chosen, 1], s=6, color=f"C{label % 10}", label=name)
-        if len(labels.unique()) <= 20:
+            name = "unlabelled" if label < 0 else names[label] if names is not None else str(label)
+            axes.scatter(
+                points[chosen, 0], points[chosen, 1], s=6, color=f"C{label % 10}" if label >= 0 else "gray", label=name
+            )
+        if len(labels.unique()) <= 20 and (labels >= 0).any():
             axes.legend(markerscale=3, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set(title=f"codes of {len(codes)} images, {self.method.upper()}", xticks=[], yticks=[])
         return figure

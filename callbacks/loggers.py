@@ -1,9 +1,12 @@
 """TensorBoard and W&B: what they cannot do costs a warning and never the run."""
 
+import inspect
 import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +25,14 @@ class GuardedLogger(Logger):
     """Mixin: the first exception of a logger is warned of, the others are dropped, and the run goes on."""
 
     _failed = False
+    _stand_in: Any = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Guards every public method."""
+        super().__init_subclass__(**kwargs)
+        for name in dir(cls):
+            if not name.startswith("_") and inspect.isfunction(method := getattr(cls, name)):
+                setattr(cls, name, _guarded(method))
 
     def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -35,33 +46,21 @@ class GuardedLogger(Logger):
 
     @property
     def experiment(self) -> Any:
-        """The logger's own object, or one that takes any call and does nothing."""
-        found = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
-        return DummyLogger().experiment if found is None else found
+        """The logger's own object, or, once that could not be had, one that takes any call and does nothing."""
+        if self._stand_in is None:
+            found = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
+            if found is not None:
+                return found
+            self._stand_in = DummyLogger().experiment
+        return self._stand_in
 
-    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        """Logs numbers if it can."""
-        self._attempt(super().log_metrics, *args, **kwargs)  # type: ignore[safe-super]
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Logs hyperparameters if it can."""
-        self._attempt(super().log_hyperparams, *args, **kwargs)  # type: ignore[safe-super]
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: GuardedLogger, *args: Any, **kwargs: Any) -> Any:
+        return self._attempt(method, self, *args, **kwargs)
 
-    def log_graph(self, *args: Any, **kwargs: Any) -> None:
-        """Logs the graph of the model if it can."""
-        self._attempt(super().log_graph, *args, **kwargs)
-
-    def after_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Takes note of a checkpoint if it can."""
-        self._attempt(super().after_save_checkpoint, *args, **kwargs)
-
-    def save(self) -> None:
-        """Flushes if it can."""
-        self._attempt(super().save)
-
-    def finalize(self, status: str) -> None:
-        """Ends a part of the run if it can."""
-        self._attempt(super().finalize, status)
+    return call
 
 
 class TensorBoardRunLogger(GuardedLogger, TensorBoardLogger):
@@ -184,28 +183,29 @@ class _WandbLogger(WandbLogger):
     @rank_zero_only
     def close(self, exit_code: int) -> None:
         """Ends the run, so that the next one of this process is another; W&B says how to sync one that is offline."""
-        if self._experiment is not None:
+        if self._experiment is None:
+            return
+        import wandb
+
+        try:
             self._experiment.finish(exit_code)
+        finally:
+            # Else W&B's service ends when the process does, where an error of its cannot be caught.
+            with suppress(SystemExit):  # the service's own end
+                wandb.teardown(exit_code)
 
 
 class WandbRunLogger(GuardedLogger, _WandbLogger):
     """Lightning's WandbLogger, which never asks, never hangs and never stops a run."""
 
-    def log_image(self, *args: Any, **kwargs: Any) -> None:
-        """Logs pictures if it can."""
-        self._attempt(super().log_image, *args, **kwargs)
-
-    def log_table(self, *args: Any, **kwargs: Any) -> None:
-        """Logs a table if it can."""
-        self._attempt(super().log_table, *args, **kwargs)
-
-    def log_config(self, text: str) -> None:
-        """Logs the configuration if it can."""
-        self._attempt(super().log_config, text)
-
-    def close(self, exit_code: int) -> None:
-        """Ends the run if it can."""
-        self._attempt(super().close, exit_code)
+    @property
+    def experiment(self) -> Any:
+        """W&B's run, which bears that its service process ends: imports and `config` go to it without this logger."""
+        run = super().experiment
+        interface = getattr(self._experiment, "_interface", None)
+        if interface is not None and "_publish" not in vars(interface):
+            interface._publish = partial(self._attempt, interface._publish)
+        return run
 
 
 def _look_for_server(url: str, timeout: float) -> None:

@@ -61,7 +61,7 @@ class ReconstructionGrid(Picture):
         if not self.captions:
             return reconstruction_grid(targets, reconstructions, self.columns)
         known = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        names = [known[label] if known is not None and label >= 0 else str(label) for label in self._labels]
+        names = ["" if label < 0 else known[label] if known else str(label) for label in self._labels]
         rows = []
         for start in range(0, len(names), self.columns):
             part = slice(start, start + self.columns)

@@ -1,5 +1,6 @@
 """What a training amounts to on several processes: how many there are, and what a step takes."""
 
+import math
 import os
 from typing import Any
 
@@ -16,21 +17,33 @@ class EffectiveBatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the line, from rank 0."""
-        loader: Any = trainer.train_dataloader
-        size = getattr(loader, "batch_size", None) or getattr(
-            getattr(loader, "batch_sampler", None), "batch_size", None
-        )
-        processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
-        whole = "unknown" if size is None else f"{size * processes * accumulated:,}"
+        processes = trainer.world_size
+        accumulated = min(trainer.accumulate_grad_batches, trainer.num_training_batches)  # an epoch's end is a step's
+        size, whole = _images_of_a_step(trainer, accumulated)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         rates = dict.fromkeys(f"{group.get('initial_lr', group['lr']):g}" for group in groups)
         schedules = dict.fromkeys(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
         epochs = f" in {trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else ""
         rank_zero_info(
-            f"a step: batch of {size} x {processes} processes x {accumulated} accumulated = {whole} images,"
+            f"a step: batch of {size} x {processes} processes x {accumulated} accumulated = {whole},"
             f" learning rate {', '.join(rates)} ({', '.join(schedules) or 'constant'}), neither scaled by the other;"
             f" {trainer.estimated_stepping_batches:,} steps{epochs}"
         )
+
+
+def _images_of_a_step(trainer: Trainer, accumulated: float) -> tuple[float | None, str]:
+    """Images in a batch of one process, and in words those of a step on all of them."""
+    loader: Any = trainer.train_dataloader
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if size is None:
+        return None, "an unknown number of images"
+    sampler = getattr(loader, "sampler", None)
+    there = len(sampler) if hasattr(sampler, "__len__") else math.inf  # type: ignore[arg-type]
+    images = min(size * trainer.num_training_batches, there)
+    step = min(size * accumulated, images)
+    rest = images % step if step < images < math.inf else 0
+    last = f" (the last of an epoch: {rest * trainer.world_size:,})" if rest else ""
+    return min(size, images), f"{step * trainer.world_size:,} images{last}"
 
 
 def check_slurm() -> None:

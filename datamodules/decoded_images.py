@@ -9,8 +9,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from .image_cache import ImageCache, OnBadImage, cache_images
-from .image_tree import EXPECTED, ImageTree, Source
+from .image_tree import ImageTree
 from .in_memory import InMemoryDataModule, InMemoryImages
+from .source import EXPECTED, Source
 
 
 class DecodedImagesDataModule(InMemoryDataModule):
@@ -37,7 +38,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
         self.root = Path(root)
         self.image_size = image_size
         self.on_bad_image: OnBadImage = on_bad_image
-        self._opened: tuple[ImageTree, ImageCache] | None = None
+        self._opened: tuple[ImageTree, ImageCache, dict[str, Tensor]] | None = None
 
     def prepare_data(self) -> None:
         """Decodes the images, unless that was done before; on one process of a machine, while the others wait."""
@@ -47,13 +48,10 @@ class DecodedImagesDataModule(InMemoryDataModule):
         """Draws the splits and reads their images into memory, once."""
         if hasattr(self, "train_set"):
             return
-        tree, cache = self._open()
+        tree, cache, splits = self._open()
         self.class_names = tree.class_names
         self.bad_images = cache.bad
-        if cache.bad:
-            rank_zero_info(f"{len(cache.bad)} images cannot be read and are left out: {', '.join(cache.bad)}")
         labels = torch.tensor(tree.labels)
-        splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
         self.train_set, self.val_set, self.test_set = (
             InMemoryImages(
                 images=torch.from_numpy(np.ascontiguousarray(cache.images[index.numpy()])),
@@ -63,15 +61,29 @@ class DecodedImagesDataModule(InMemoryDataModule):
             for index in (splits["train"], splits["val"], splits["test"])
         )
         sizes = ", ".join(f"{len(index)} {name}" for name, index in splits.items())
-        rank_zero_info(f"{self.root.name}: {len(tree.class_names)} classes, images: {sizes}")
+        names = tree.class_names[:10] + (["..."] if len(tree.class_names) > 10 else [])
+        classes = f"{len(tree.class_names)} classes ({', '.join(names)})" if names else "no labels"
+        rank_zero_info(f"{self.root.name}: {classes}, images: {sizes}")
 
-    def _open(self) -> tuple[ImageTree, ImageCache]:
+    def _open(self) -> tuple[ImageTree, ImageCache, dict[str, Tensor]]:
         # A folder of a hundred thousand files is looked through once, and its faults are said once.
         if self._opened is None:
             source = Source(self.root, self.expected)
             tree = self._find(source)
+            for note in tree.notes:
+                rank_zero_info(note)
+            self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # its errors come before the decoding
             cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
-            self._opened = tree, cache
+            if bad := list(cache.bad.items()):
+                if len(bad) == len(tree.names):
+                    raise ValueError(f"{self.root}: no image can be read, as {bad[0][0]} ({bad[0][1]})")
+                some = ", ".join(cache.bad) if len(bad) < 4 else f"as {bad[0][0]}"
+                rank_zero_info(f"{len(bad)} images cannot be read and are left out: {some}")
+            splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
+            if self.trainer is not None and self.trainer.training and not len(splits["train"]):
+                there = " and ".join(name for name, index in splits.items() if len(index))
+                raise ValueError(f"{self.root} has no image to train on, only a split {there}: set data.root to that")
+            self._opened = tree, cache, splits
         return self._opened
 
     def _find(self, source: Source) -> ImageTree:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,15 +18,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from files import reserve, whole_folder
 
-from .image_tree import Source
+from .source import Source
 
 VERSION = 2  # of the decoding: another number makes every cache anew
 CHUNK = 64
+#: What is opened, whatever a file is called: PIL also knows formats that start other programs, as EPS does Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "TGA")
 
 OnBadImage = Literal["error", "skip"]
 
@@ -36,24 +39,33 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
     It is turned as its EXIF data says, transparent parts become white, and its middle square is cropped and resized.
 
     Args:
-        data: The file's bytes, of any format that PIL reads.
+        data: The file's bytes, of one of the raster `FORMATS`, told by its content.
         size: Height and width of the result, in pixels.
 
     Returns:
         The image `(3, size, size)`.
 
     Raises:
-        ValueError: The file is damaged, truncated, no image, or of more pixels than PIL's limit (a decompression bomb).
+        ValueError: The file is damaged, truncated, of no such format, or of more pixels than PIL's limit (a
+            decompression bomb).
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data), formats=_formats()) as file:
             pixels, limit = file.size[0] * file.size[1], Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise ValueError(f"{pixels} pixels are more than the limit of {limit}")
             image = ImageOps.fit(_to_rgb(ImageOps.exif_transpose(file)), (size, size), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise ValueError("its content is no image" if data else "the file is empty") from error
+    except Exception as error:  # a decoder may raise anything on a damaged file
         raise ValueError(str(error) or type(error).__name__) from error
     return np.asarray(image).transpose(2, 0, 1)
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]  # a build of PIL may lack one
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

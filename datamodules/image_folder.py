@@ -1,5 +1,7 @@
-"""Folders and zip files of labelled colour images."""
+"""Folders and zip files of colour images, with labels or without."""
 
+import math
+import re
 from typing import Any
 
 import torch
@@ -7,16 +9,22 @@ from torch import Tensor
 
 from .decoded_images import DecodedImagesDataModule
 from .image_cache import OnBadImage
-from .image_tree import ImageTree, Layout, Source, find_images
+from .image_tree import ImageTree, Layout, find_images
+from .source import Source
 from .splits import stratified_split
+from .tables import Wanted
+
+TINY_IMAGENET = re.compile(r"(^|/)train/n\d{8}/images/")
+IDX = re.compile(r"-(images-idx3|labels-idx1)-ubyte")
 
 
 class ImageFolderDataModule(DecodedImagesDataModule):
-    """Labelled images of any size and format, from a folder or straight from a zip file, as RGB squares.
+    """Images of any size and format, from a folder or straight from a zip file, as RGB squares.
 
-    Class folders (`CLASS/*.jpg`), split folders (`train|val|test/CLASS/*.jpg`) and the Kaggle form (a CSV with columns
-    `filename` and `label` beside `train/`) are told apart by looking. Splits that the tree lacks are drawn by class and
-    seed. The images are decoded once, into a cache on disk, from which later starts read.
+    Class folders (`CLASS/*.jpg`), split folders (`train|val|test/CLASS/*.jpg`, also as `Training_set` or `valid`), the
+    Kaggle form (a CSV of file names and labels beside the images) and images without labels, which get label -1, are
+    told apart by looking; what can be taken in two ways is refused, and what is left out is said. Splits that the tree
+    lacks are drawn by class and seed. The images are decoded once, into a cache on disk, from which later starts read.
     """
 
     def __init__(
@@ -27,6 +35,9 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        table: str | None = None,
+        filename_column: str | None = None,
+        label_column: str | None = None,
         on_bad_image: OnBadImage = "error",
         **kwargs: Any,
     ) -> None:
@@ -35,25 +46,38 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         Args:
             root: Folder or zip file.
             image_size: Height and width, in pixels; the middle square of each image is resized to it.
-            layout: How the images are laid out; `auto` looks.
-            val_fraction: Share of the images for validation, where the tree has no such split, in [0, 1).
-            test_fraction: Share of the images for the test, where the tree has no such split, in [0, 1).
+            layout: How the images are laid out; `auto` looks. `folders` takes every folder for a class, whatever it is
+                called, `splits` reads no table, and `flat` takes all images without labels.
+            val_fraction: Share of the images for validation, where the tree has no such split, in [0, 1].
+            test_fraction: Share of the images for the test, where the tree has no such split, in [0, 1].
             split_seed: Seed of the splits that the tree does not have.
+            table: File of labels, its path in `root` or elsewhere; by default every CSV that names images and labels.
+            filename_column: Its column of file names, by default that which names images.
+            label_column: Its column of labels, by default that which is called so, or the only other one.
             on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
             kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
         """
         super().__init__(root, image_size, on_bad_image, **kwargs)
-        if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        if not (min(val_fraction, test_fraction) >= 0 and val_fraction + test_fraction <= 1):
             raise ValueError(
                 f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be at least 0 and"
-                " together below 1"
+                " together at most 1"
+            )
+        self.wanted = Wanted(table, filename_column, label_column)
+        if any(self.wanted) and layout not in ("auto", "csv"):
+            raise ValueError(
+                f"data.layout={layout} reads no table: leave out data.table and its columns, or the layout"
             )
         self.layout = layout
         self.fractions = {"test": test_fraction, "val": val_fraction}
         self.split_seed = split_seed
 
     def _find(self, source: Source) -> ImageTree:
-        return find_images(source, self.layout)
+        if self.layout == "auto" and any(TINY_IMAGENET.search(name) for name in source.sizes):
+            raise ValueError(f"{self.root} is a tree of Tiny ImageNet: --data TinyImageNetDataModule takes it")
+        if any(IDX.search(name) for name in source.sizes) and not source.images():
+            raise ValueError(f"{self.root} holds IDX files: --data MNISTDataModule takes them")
+        return find_images(source, self.layout, self.wanted)
 
     def _split(self, tree: ImageTree, good: Tensor) -> dict[str, Tensor]:
         """Takes the splits of the tree, and draws a stratified share of `train` for those that it lacks."""
@@ -63,14 +87,14 @@ class ImageFolderDataModule(DecodedImagesDataModule):
             for name in ("train", "val", "test")
         }
         total = len(splits["train"])
-        for name, fraction in self.fractions.items():
-            if len(splits[name]) or not fraction:
-                continue
-            rest, drawn = stratified_split(labels[splits["train"]], round(fraction * total), self.split_seed)
+        missing = {name: part for name, part in self.fractions.items() if total and part and not len(splits[name])}
+        if none := [f"data.{name}_fraction={part}" for name, part in missing.items() if not round(part * total)]:
+            raise ValueError(
+                f"{self.root}: {total} images are too few for {' and '.join(none)}: set 0 to do without such a split,"
+                f" or at least {math.ceil(100 / total) / 100}"
+            )
+        for name, fraction in missing.items():
+            size = min(round(fraction * total), len(splits["train"]))
+            rest, drawn = stratified_split(labels[splits["train"]], size, self.split_seed)
             splits[name], splits["train"] = splits["train"][drawn], splits["train"][rest]
-        for name, indices in splits.items():
-            counts = torch.bincount(labels[indices], minlength=len(tree.class_names))
-            if len(indices) and counts.min() < 1:
-                short = tree.class_names[int(counts.argmin())]
-                raise ValueError(f"{self.root}: class {short} has too few images for one in the {name} split")
         return splits

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -70,7 +71,7 @@ def identity(batch: Any) -> Batch:
 class InMemoryDataModule(LightningDataModule):
     """Serves uint8 images batch-wise and turns them into floats in [0, 1] on the device.
 
-    A subclass fills `train_set`, `val_set`, `test_set` and `class_names` in `setup`.
+    A subclass fills `train_set`, `val_set`, `test_set` and `class_names` (empty where there are no labels) in `setup`.
     """
 
     train_set: InMemoryImages
@@ -148,12 +149,21 @@ class InMemoryDataModule(LightningDataModule):
         """Batches of the validation split, in order; none where the split is empty."""
         return self._loader(self.val_set) if len(self.val_set) else []
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split, in order."""
+    def test_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """Batches of the test split, in order; none where the split is empty."""
+        if not len(self.test_set):
+            rank_zero_warn("the test split has no images: nothing is tested")
+            return []
         return self._loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of `predict_split`, in order."""
+        """Batches of `predict_split`, in order.
+
+        Raises:
+            ValueError: The split has no images.
+        """
+        if not len(self.predict_set):
+            raise ValueError(f"data.predict_split={self.predict_split} has no images: choose another")
         return self._loader(self.predict_set)
 
     def _loader(self, images: InMemoryImages) -> DataLoader[Batch]:
@@ -175,9 +185,12 @@ class InMemoryDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""
-        images, *rest = batch
-        images = images.float().div_(255)
+        if batch.images is None:  # a model that reads cached codes alone
+            return batch
+        # In float64 where the model computes in it; half precision is a matter of its layers, and targets stay exact.
+        module = None if self.trainer is None else self.trainer.lightning_module
+        images = batch.images.to(torch.promote_types(torch.float32, getattr(module, "dtype", torch.float32))).div_(255)
         if self.trainer is not None and self.trainer.training:
             for augmentation in self.augmentations:
                 images = augmentation(images)
-        return images, *rest
+        return batch._replace(images=images)

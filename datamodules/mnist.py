@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from . import source
 from .idx import read_idx
 from .in_memory import InMemoryDataModule, InMemoryImages
 from .splits import balanced_subset, stratified_split
@@ -103,8 +104,10 @@ class MNISTDataModule(InMemoryDataModule):
             return
         try:
             self._files()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if not self.download:
+                if self.root.exists() and source.Source(self.root).images():
+                    raise FileNotFoundError(f"{error}; --data ImageFolderDataModule takes other images") from error
                 raise
             from torchvision import datasets
 

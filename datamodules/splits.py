@@ -1,14 +1,35 @@
-"""Stratified splits and label subsets, drawn by a seed and the same on every machine and rank."""
+"""Names of splits; stratified splits and label subsets, drawn by a seed and the same on every machine and rank."""
+
+import re
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+SplitName = Literal["train", "val", "test"]
+_WORDS: dict[str, SplitName] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_WORDS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val"}
+_NAME = re.compile(rf"({'|'.join(_WORDS)})[ _-]?(set|split|data|images|imgs|\d{{1,4}})?")
+
+
+@cache
+def split_named(name: str) -> SplitName | None:
+    """The split that a folder or a cell of a table names, as `Training_set`, `VALID` or `test2017`; None for others."""
+    found = _NAME.fullmatch(name.strip().lower())
+    return _WORDS[found[1]] if found else None
+
+
+def split_of_path(path: str) -> SplitName | None:
+    """The split that the outermost of the folders of a path names."""
+    return next((split for part in path.split("/")[:-1] if (split := split_named(part))), None)
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draws a subset in which every class has its share.
 
     Args:
-        labels: Class indices `(N,)`.
+        labels: Class indices `(N,)`, -1 for images without a label, which count as one more class.
         size: Size of the subset; classes get `size * share` images, rounded so that they add up to `size`.
         seed: Seed of the draw; the global random state is neither read nor changed.
 
@@ -21,6 +42,7 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     if not 0 <= size <= len(labels):
         raise ValueError(f"cannot take {size} images out of {len(labels)}")
     generator = torch.Generator().manual_seed(seed)
+    labels = labels + 1 if (labels < 0).any() else labels
     counts = torch.bincount(labels)
     shares = counts.double() * size / max(len(labels), 1)
     takes = shares.floor().long()

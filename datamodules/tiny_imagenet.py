@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .decoded_images import DecodedImagesDataModule
 from .image_cache import OnBadImage
-from .image_tree import ImageTree, Source, is_image
+from .image_tree import ImageTree
+from .source import Source, is_image
 
 IN_CLASS = re.compile(r"((?:.*/)?)train/(n\d{8})/")
 
@@ -78,7 +79,8 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
                 folders.add(found[1])
                 classes.setdefault(found[2], []).append(name)
         if not folders:
-            raise ValueError(f"no images of Tiny ImageNet in {self.root}: expected {self.expected}")
+            other = "; --data ImageFolderDataModule takes other images" if source.images() else ""
+            raise ValueError(f"no images of Tiny ImageNet in {self.root}: expected {self.expected}{other}")
         if len(folders) > 1:
             two = " and ".join(f"{folder}train" for folder in sorted(folders)[:2])
             raise ValueError(f"{self.root} holds more than one tree, as {two}: set data.root to one of them")

@@ -79,7 +79,7 @@ def as_vectors(codes: Tensor) -> Tensor:
 def encode_splits(
     model: EncoderModule, data: InMemoryDataModule, names: Iterable[str], device: torch.device
 ) -> dict[str, Codes]:
-    """Codes and labels of all labelled images of each of the named splits that has any.
+    """Codes and labels, -1 where there is none, of all images of each of the named splits that has any.
 
     They are kept in the data's `cache_dir`, so that reading them in another way encodes nothing.
     """
@@ -91,11 +91,16 @@ def encode_splits(
     found = {}
     for name in names:
         split = getattr(data, f"{name}_set")
-        known = split.labels >= 0
-        if known.any():
+        if len(split.images):
             codes = cache_codes(split.images, encode, key, data.cache_dir, data.code_cache_limit_gb)
-            found[name] = codes[known], split.labels[known]
+            found[name] = codes, split.labels
     return found
+
+
+def labelled(splits: dict[str, Codes]) -> dict[str, Codes]:
+    """Those of the codes that have a label, of each split that has any."""
+    known = {name: (codes[labels >= 0], labels[labels >= 0]) for name, (codes, labels) in splits.items()}
+    return {name: found for name, found in known.items() if len(found[1])}
 
 
 @torch.no_grad()

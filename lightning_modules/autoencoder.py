@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, reconstruction_metrics
+from .precision import full
 
 
 def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class Autoencoder(EncoderModule):
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
         images: Tensor = self.decoder(code)
-        return images.float().contiguous()  # torchmetrics takes no other memory format, and bfloat16 would lose digits
+        return full(images).contiguous()  # torchmetrics takes no other memory format, and bfloat16 would lose digits
 
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         code = self.read(batch)

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Required, Self, TypedDict
@@ -10,13 +10,15 @@ from typing import Any, Literal, NamedTuple, Required, Self, TypedDict
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
 from .networks.weights import check_fit, weights_hash
+from .precision import follow_dtype
 from .schedules import OneCycle
 
 Split = Literal["train", "val", "test"]
@@ -57,6 +59,8 @@ class StepOutput(TypedDict, total=False):
     target: Tensor
     reconstruction: Tensor
 
+
+FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
 
@@ -187,6 +191,21 @@ class EncoderModule(LightningModule):
                 )
             self.lr_scheduler_step(config.scheduler, metrics[config.monitor])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Converts weights, but no metric to a type of fewer digits, which would not hold the sums of a whole split."""
+        numbers = [(self, key) for key in self._buffers]
+        numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in part._defaults]
+        before = [(part, key, getattr(part, key)) for part, key in numbers]
+        super()._apply(fn, recurse)
+        for part, key, value in before:
+            if isinstance(value, Tensor):
+                new = getattr(part, key)
+                new = new.to(torch.promote_types(value.dtype, new.dtype))
+                setattr(part, key, new)
+                if part is not self:
+                    part._defaults[key] = part._defaults[key].to(new.dtype)
+        return self
+
     def train(self, mode: bool = True) -> Self:
         """Sets train or eval mode; a frozen encoder stays in eval mode, so that no dropout or statistic comes alive."""
         super().train(mode)
@@ -201,16 +220,34 @@ class EncoderModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint."""
+        if self.trainer.precision_plugin.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+            follow_dtype(self)
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
 
-    def _check_classes(self, num_classes: int) -> None:
-        """Compares the number of classes with the data's, before a label without a logit ends the run."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
-        if names is not None and len(names) != num_classes:
+    def _check_classes(self, num_classes: int, stage: str) -> None:
+        """Compares the classes with the data's, before a label without a logit, or none at all, ends the run."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
+        if names is None or (stage == "predict" and not names):
+            return
+        if not names:
+            raise ValueError(
+                f"{type(self).__name__} needs labels, and the data has none: label it, or use a model without"
+            )
+        if len(names) != num_classes:
             raise ValueError(
                 f"the data has {len(names)} classes, model.num_classes={num_classes}: set it, and that of the networks"
             )
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+            labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
+            if labels is not None and (labels >= 0).any():
+                absent = (torch.bincount(labels[labels >= 0], minlength=num_classes) == 0).nonzero()[:, 0].tolist()
+                if absent:
+                    some = ", ".join(names[label] for label in absent[:3])
+                    rank_zero_warn(
+                        f"the {split} split has no image of {len(absent)} of {num_classes} classes, as {some}"
+                    )
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""
@@ -239,11 +276,18 @@ class EncoderModule(LightningModule):
         """Builds the optimiser over all that is not frozen, and the schedule."""
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
         known = {id(p) for p in self.encoder.parameters()}
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.parameters() if p.requires_grad and id(p) not in known]},
-            {"params": encoder} | ({} if self.encoder_lr is None else {"lr": self.encoder_lr}),
-        ]
-        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        if self.encoder_lr is None or not encoder:
+            optimizer = self.make_optimizer([*rest, *encoder])  # one group: LBFGS takes no more
+        else:
+            groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
+            optimizer = self.make_optimizer([*groups, {"params": encoder, "lr": self.encoder_lr}])
+        for group in optimizer.param_groups:
+            if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
+                rank_zero_info(
+                    f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
+                )
+                group["eps"] = FLOAT16_EPS
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
@@ -270,6 +314,12 @@ class EncoderModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the first tensor that does not fit, with both shapes, before torch lists them all."""
         check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
+        for state in checkpoint.get("optimizer_states", ()) if self.encoder_lr is None else ():
+            first, *others = state["param_groups"]
+            if others:  # older checkpoints hold the encoder's parameters as a group of their own, behind the others
+                state["param_groups"] = [first | {"params": [p for group in (first, *others) for p in group["params"]]}]
+                for schedule in checkpoint["lr_schedulers"]:
+                    schedule |= {key: value[:1] for key, value in schedule.items() if isinstance(value, list)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps modules that were passed in Python out of the file, which stays loadable under `weights_only`."""

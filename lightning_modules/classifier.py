@@ -13,6 +13,7 @@ from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
+from .precision import full
 
 
 class Classifier(EncoderModule):
@@ -61,7 +62,7 @@ class Classifier(EncoderModule):
     def setup(self, stage: str) -> None:
         """Compares the number of classes with the data's."""
         super().setup(stage)
-        self._check_classes(self.num_classes)
+        self._check_classes(self.num_classes, stage)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""
@@ -78,19 +79,19 @@ class Classifier(EncoderModule):
         return super().represent(images)
 
     def _logits(self, read: Tensor, fixed_by: Tensor | None = None) -> Tensor:
-        """Logits `(S, B, num_classes)` of `S` codes per image, drawn anew or as `fixed_noise` draws them by a tensor."""
+        """Logits `(S, B, num_classes)` of `S` codes per image, drawn anew or by a tensor as in `fixed_noise`."""
         if not self.num_samples:
             return self._head(read).unsqueeze(0)
         mean, log_variance = read.unbind(dim=1)
         if fixed_by is None:
-            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)
         else:
             noise = fixed_noise(fixed_by, self.num_samples, mean.shape[1])
         codes = mean + (0.5 * log_variance).exp() * noise
         return self._head(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
     def _head(self, codes: Tensor) -> Tensor:
-        logits: Tensor = self.head(codes)
+        logits = full(self.head(codes))
         if logits.shape[1:] != (self.num_classes,):
             shape = tuple(logits.shape[1:])
             raise ValueError(f"model.head gives {shape} for model.num_classes={self.num_classes}: set its num_classes")
@@ -133,8 +134,9 @@ class Classifier(EncoderModule):
         """Logs the metrics of the test split and the accuracy within each class (its recall)."""
         super().on_test_epoch_end()
         confusion = self.confusion.compute()
-        per_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
-        self.log_dict({f"test/accuracy_class_{i}": value for i, value in enumerate(per_class)}, sync_dist=True)
+        counts = confusion.sum(dim=1)
+        recalls = {f"test/accuracy_class_{i}": confusion[i, i] / counts[i] for i in counts.nonzero()[:, 0].tolist()}
+        self.log_dict(recalls, sync_dist=True)
         reset(self.confusion)
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:

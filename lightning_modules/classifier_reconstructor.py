@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
+from .precision import full
 
 Reconstruction = Literal["joint", "detached", "none"]
 
@@ -101,12 +102,12 @@ class ClassifierReconstructor(EncoderModule):
                 f"the encoder gives codes {tuple(code.shape)}, expected (B, {self.latent_dim}): set model.latent_dim"
             )
         logits: Tensor = self.head(code)
-        return logits.float()
+        return full(logits)
 
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
         image: Tensor = self.decoder(code)
-        return image.float().contiguous()  # torchmetrics takes no other memory format
+        return full(image).contiguous()  # torchmetrics takes no other memory format
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
@@ -115,7 +116,7 @@ class ClassifierReconstructor(EncoderModule):
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
         super().setup(stage)
-        self._check_classes(self.num_classes)
+        self._check_classes(self.num_classes, stage)
         if self.balanced and stage == "fit":
             self.class_weights.copy_(self._balance())
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from .autoencoder import Autoencoder, resize_to
 from .base import Batch, Split, StepOutput
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
+from .precision import full
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
 STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
@@ -85,9 +86,9 @@ class Inversion(Autoencoder):
     def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
         if split == "test":
             images = outputs["image"]
-            code = outputs["code"].flatten(1).float()
+            code = full(outputs["code"].flatten(1))
             again = self.encode(resize_to(outputs["reconstruction"], images))
-            distance = (again.flatten(1).float() - code).norm(dim=1)
+            distance = (full(again.flatten(1)) - code).norm(dim=1)
             values["feature_error"] = (distance / code.norm(dim=1)).mean()
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
             preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
@@ -156,7 +157,7 @@ class OptimizationInversion(Inversion):
     def decode(self, code: Tensor) -> Tensor:
         """Searches images `(B, C, h, w)` in [0, 1] with codes `(B, ...)`."""
         with torch.inference_mode(False), torch.enable_grad():
-            given = code.detach().clone().flatten(1).float()
+            given = full(code.detach().clone().flatten(1))
             generator = torch.Generator(given.device).manual_seed(0)
             noise = torch.randn(len(given), *self.size, device=given.device, generator=generator)
             images = (0.5 + 0.01 * noise).requires_grad_()
@@ -170,7 +171,7 @@ class OptimizationInversion(Inversion):
 
     def _objective(self, images: Tensor, given: Tensor) -> Tensor:
         """What is minimised, for each image `(B,)`."""
-        distance = (self.encoder(images).flatten(1).float() - given).square().sum(dim=1) / given.square().sum(dim=1)
+        distance = (full(self.encoder(images).flatten(1)) - given).square().sum(dim=1) / given.square().sum(dim=1)
         return distance + self.variation_weight * total_variation(images) + self.norm_weight * norm(images)
 
     def configure_optimizers(self) -> Any:

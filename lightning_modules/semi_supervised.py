@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
@@ -12,6 +12,7 @@ from .base import Batch, Split, StepOutput
 from .checkpoints import load_part
 from .classifier import Classifier, mean_prediction
 from .metrics import MeanLoss
+from .precision import full
 from .virtual_adversarial import VirtualAdversarialTraining
 
 
@@ -68,7 +69,7 @@ class SemiSupervisedClassifier(Classifier):
         loss = self._supervised_loss(each, labels) + self.vat.weight * divergence + self.vat.entropy_weight * entropy
         found = {"adversarial_kl": divergence, "entropy": entropy}
         if self.auxiliary_decoder is not None:
-            found["mse"] = F.mse_loss(self.auxiliary_decoder(code).float(), images)
+            found["mse"] = F.mse_loss(full(self.auxiliary_decoder(code)), images)
             loss = loss + self.reconstruction_weight * found["mse"]
         self.train_metrics.update(value=loss.detach(), weight=len(images), preds=logits.detach(), target=labels)
         self.train_unlabeled.update(weight=len(images), **{key: value.detach() for key, value in found.items()})

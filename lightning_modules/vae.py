@@ -14,6 +14,7 @@ from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
 from .networks.decoder import SigmoidDecoder
 from .networks.gaussian import GaussianEncoder
 from .noise import fixed_noise
+from .precision import full
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 
@@ -47,8 +48,8 @@ class VAE(EncoderModule):
 
         Args:
             encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
-            decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1] of
-                which the last is a sigmoid of logits.
+            decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]
+                with a sigmoid of logits as the last one.
             latent_dim: Length of the code.
             likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
             variance: Variance of a Gaussian pixel, for images in [0, 1].
@@ -112,7 +113,7 @@ class VAE(EncoderModule):
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
         images: Tensor = self.decoder(code)
-        return images.float().contiguous()  # torchmetrics takes no other memory format
+        return full(images).contiguous()  # torchmetrics takes no other memory format
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
@@ -161,7 +162,7 @@ class VAE(EncoderModule):
         images = batch.images
         mean, log_variance = self.encoder.posterior(images)
         if split == "train":
-            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device)
+            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)
         else:
             noise = fixed_noise(images, self.num_samples, self.latent_dim)
         codes = self._draw(mean, log_variance, noise)
@@ -190,12 +191,12 @@ class VAE(EncoderModule):
 
     def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """Negative log-likelihood `(S, B)` of images `(B, C, H, W)` given codes `(S, B, D)`."""
-        logits = self.decoder.logits(codes.flatten(0, 1))
+        logits = full(self.decoder.logits(codes.flatten(0, 1)))
         target = resize_to(images.repeat(len(codes), 1, 1, 1), logits)
         if self.likelihood == "bernoulli":
             nll = bernoulli_nll(logits, target)
         else:
-            nll = gaussian_nll(logits.float().sigmoid(), target, self.pixel_log_variance)
+            nll = gaussian_nll(logits.sigmoid(), target, full(self.pixel_log_variance))
         return nll.view(len(codes), len(images))
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:

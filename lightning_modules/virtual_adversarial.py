@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .precision import full
+
 
 class VirtualAdversarialTraining(nn.Module):
     """Virtual adversarial training with entropy minimisation (VAT + EntMin, Miyato et al. 2018, arXiv 1704.03976).
@@ -46,12 +48,12 @@ class VirtualAdversarialTraining(nn.Module):
         """
         # The prediction changes by less than bfloat16 resolves.
         with torch.autocast(images.device.type, enabled=False):
-            images = images.float()
+            images = full(images)
             with torch.no_grad():
                 target = torch.softmax(predict(images), dim=1)
             moved = images + self.epsilon * self._direction(predict, images, target)
             divergence = F.kl_div(predict(moved).log_softmax(dim=1), target, reduction="batchmean")
-        return divergence, torch.special.entr(torch.softmax(logits.float(), dim=1)).sum(dim=1).mean()
+        return divergence, torch.special.entr(torch.softmax(full(logits), dim=1)).sum(dim=1).mean()
 
     def _direction(self, predict: Callable[[Tensor], Tensor], images: Tensor, target: Tensor) -> Tensor:
         """Unit vectors `(B, C, H, W)` after one step of the power iteration on the divergence's curvature."""

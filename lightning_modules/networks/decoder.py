@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class SigmoidDecoder(nn.Sequential):
-    """Layers from codes to images in [0, 1], of which the last is a sigmoid; without it they give the pixels' logits."""
+    """Layers from codes to images in [0, 1], of which the last is a sigmoid of the pixels' logits."""
 
     def __init__(self, *layers: nn.Module) -> None:
         """Takes the layers.

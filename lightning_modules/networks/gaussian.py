@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ..precision import full
 from .decoder import SigmoidDecoder
 from .mnist import MNISTEncoder
 from .sizes import halved
@@ -32,12 +33,12 @@ class GaussianEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` to the means of their codes `(B, latent_dim)`."""
         mean: Tensor = self.mean(self.trunk(images))
-        return mean.float()
+        return full(mean)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps images `(B, C, H, W)` to mean and log-variance of their codes, each `(B, latent_dim)`."""
         features = self.trunk(images)
-        return self.mean(features).float(), self.log_variance(features).float()
+        return full(self.mean(features)), full(self.log_variance(features))
 
 
 class MNISTGaussianEncoder(GaussianEncoder):

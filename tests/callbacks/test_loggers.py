@@ -1,8 +1,12 @@
 """Weights & Biases without a server, and loggers that fail."""
 
 import json
+import os
+import pkgutil
 import re
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +208,83 @@ def test_a_wandb_that_does_not_start_is_warned_of_and_the_run_goes_on(
     monkeypatch.setattr(wandb, "init", fail)
     assert values(run("fit", *QUICK, *OVERLAY) / "quickstart/version_0", "val/loss")
     assert len([w for w in recwarn if "the run goes on: Error: no service" in str(w.message)]) == 1
+
+
+def kill_service(*args: Any) -> None:
+    """Kills W&B's service process, a child of this one."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (path / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            is_service = b"wandb-core" in (path / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        if int(parent) == os.getpid() and is_service:
+            os.kill(int(path.name), signal.SIGKILL)
+            time.sleep(0.1)  # until its socket is closed
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's list of processes")
+@pytest.mark.parametrize(
+    ("command", "moment"),
+    [
+        ("fit", "callbacks.Curves.on_fit_start"),
+        ("fit", "callbacks.Curves.on_train_epoch_start"),
+        ("fit", "cli.PreimageCLI.after_fit"),
+        ("fit", "callbacks.Curves.on_test_start"),
+        ("fit", "callbacks.Curves.on_test_end"),
+        ("fit", "cli.PreimageCLI._close_wandb"),
+        ("validate", "callbacks.Curves.on_validation_start"),
+        ("test", "callbacks.Curves.on_test_start"),
+        ("predict", "callbacks.Curves.on_predict_start"),
+    ],
+)
+def test_a_killed_service_of_wandb_costs_a_warning_at_any_moment(
+    run: Run, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, command: str, moment: str
+) -> None:
+    owner, name = moment.rsplit(".", 1)
+    method = getattr(pkgutil.resolve_name(owner), name)
+
+    def kill_first(*args: Any, **kwargs: Any) -> Any:
+        kill_service()
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(moment, kill_first)
+    flags = ["--test_after_fit"] if command == "fit" else []
+    run_dir = run(command, *QUICK, *OVERLAY, "--trainer.logger.offline=true", *flags) / "quickstart/version_0"
+    assert len([warning for warning in recwarn if "WandbRunLogger failed" in str(warning.message)]) == 1
+    if command == "predict":
+        assert (run_dir / "predictions.npz").is_file()
+    else:
+        assert values(run_dir, "val/mse" if command == "validate" else "test/mse")
+    assert wandb.run is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's list of processes")
+def test_a_killed_service_of_wandb_leaves_no_traceback_at_the_exit(tmp_path: Path) -> None:
+    """Killed between the fit and the test, which imports what W&B looks at."""
+    code = "import sys, main, cli; from tests.callbacks.test_loggers import kill_service; "
+    code += "after = cli.PreimageCLI.after_fit; "
+    code += "cli.PreimageCLI.after_fit = lambda self: (kill_service(), after(self)); main.main(sys.argv[1:])"
+    flags = [*QUICK, *OVERLAY, "--trainer.logger.offline=true", "--trainer.default_root_dir", str(tmp_path)]
+    command = [sys.executable, "-c", code, "fit", *flags, "--test_after_fit"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "WandbRunLogger failed, the run goes on" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert values(tmp_path / "quickstart/version_0", "test/mse")
+
+
+def test_a_logger_that_cannot_be_had_is_asked_for_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        tries.append(1)
+        raise wandb.errors.Error("no service")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.warns(UserWarning, match="no service"):
+        run("fit", *QUICK, *OVERLAY, "--trainer.logger.offline=true")
+    assert len(tries) == 1
 
 
 @pytest.mark.parametrize("logger", ["callbacks.TensorBoardRunLogger", "lightning.pytorch.loggers.TensorBoardLogger"])

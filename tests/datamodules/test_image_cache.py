@@ -16,7 +16,7 @@ from PIL import Image
 
 from datamodules import image_cache
 from datamodules.image_cache import cache_images, decode
-from datamodules.image_tree import Source
+from datamodules.source import Source
 from tests.conftest import ROOT
 
 
@@ -151,7 +151,7 @@ def test_a_killed_build_is_never_believed(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from datamodules import image_cache\n"
-        "from datamodules.image_tree import Source\n"
+        "from datamodules.source import Source\n"
         "chunk, done = image_cache._decode_chunk, []\n"
         "def killed(work, start):\n"
         "    if start: os.kill(os.getpid(), signal.SIGKILL)\n"

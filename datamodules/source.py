@@ -1,0 +1,186 @@
+"""The files of a folder or zip file, and which of them are images."""
+
+import os
+import stat
+import unicodedata
+import zipfile
+import zlib
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+
+from .splits import SplitName
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".tga", ".pbm", ".pgm", ".ppm"),
+)
+LARGEST = 2**28  # bytes of a member of a zip file; a larger one is no image
+EXPECTED = (
+    "class folders (CLASS/*.jpg), split folders (train|val|test/CLASS/*.jpg), a CSV of file names and labels beside"
+    " them, or images alone"
+)
+
+
+class Entry(NamedTuple):
+    """An image of a source, and what its surroundings say of it."""
+
+    name: str
+    label: str | None
+    split: SplitName | None
+
+
+class Source:
+    """The files of a folder or of a zip file, by their path in it; nothing is ever unpacked to disk."""
+
+    def __init__(self, root: Path, expected: str = EXPECTED) -> None:
+        """Lists the files; links in a folder are followed, but none is read twice.
+
+        Args:
+            root: A folder or a `.zip` file.
+            expected: How the files should be laid out, for the error where there are none.
+
+        Raises:
+            FileNotFoundError: There is neither.
+            ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb; or a folder
+                cannot be read.
+        """
+        self.root = root
+        self.expected = expected
+        #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
+        self.changed: dict[str, int] = {}
+        #: What was left out while listing, for the user to know.
+        self.notes: list[str] = []
+        self._open: tuple[int, zipfile.ZipFile] | None = None
+        if root.is_dir():
+            files = dict(sorted(self._walk().items(), key=lambda item: item[0].split("/")))
+            self.sizes = {name: info.st_size for name, info in files.items()}
+            self.changed = {name: info.st_mtime_ns for name, info in files.items()}
+        elif root.is_file():
+            try:
+                members = self._zip().infolist()
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{root} is no folder and no whole zip file ({error})") from error
+            for member in members:
+                if reason := _refusal(member):
+                    raise ValueError(f"{root} is refused: its member {member.filename} {reason}")
+            # Some programs for Windows write its own slashes.
+            self._members = {name.replace("\\", "/"): name for name in self._zip().namelist() if name[-1] not in "/\\"}
+            self.sizes = {name: self._zip().getinfo(self._members[name]).file_size for name in sorted(self._members)}
+        else:
+            raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
+
+    def read(self, name: str) -> bytes:
+        """Reads a file.
+
+        Raises:
+            ValueError: The member of a zip file is damaged or encrypted.
+        """
+        if self.root.is_dir():
+            return (self.root / name).read_bytes()
+        try:
+            return self._zip().read(self._members[name])
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"{self.root}: its member {name} cannot be read ({error}): fetch it again") from error
+
+    def images(self) -> list[str]:
+        """Paths of the images, in order."""
+        return [name for name in self.sizes if is_image(name)]
+
+    def seen(self) -> str:
+        """What lies at the top, for the error where that is not what was expected."""
+        top = sorted({name.split("/")[0] + ("/" if "/" in name else "") for name in self.sizes})
+        return "nothing" if not top else ", ".join(top[:5]) + (f" and {len(top) - 5} more" if len(top) > 5 else "")
+
+    def _zip(self) -> zipfile.ZipFile:
+        if self._open is None or self._open[0] != os.getpid():  # forked processes would share one file position
+            self._open = os.getpid(), zipfile.ZipFile(self.root)
+        return self._open[1]
+
+    def _walk(self) -> dict[str, os.stat_result]:
+        # By device and inode, where each folder was read; those above the root count as read at no place.
+        places: dict[tuple[int, int], str | None] = {_identity(folder): None for folder in self.root.resolve().parents}
+        files: dict[str, os.stat_result] = {}
+        broken: list[str] = []
+        self._renamed: list[str] = []
+        waiting = [self.root]
+        while waiting:
+            linked: list[Path] = []
+            for folder, folders, names in (step for top in waiting for step in os.walk(top, onerror=_raise)):
+                here = Path(folder)
+                prefix = "" if here == self.root else f"{here.relative_to(self.root).as_posix()}/"
+                if (identity := _identity(here)) in places:
+                    folders.clear()
+                    files = self._read_again(prefix, places[identity], files, places)
+                    continue
+                places[identity] = prefix
+                linked += [here / name for name in folders if (here / name).is_symlink()]
+                for name in names:
+                    try:
+                        info = os.stat(f"{folder}/{name}")
+                    except OSError:
+                        broken.append(f"{prefix}{name}")
+                    else:
+                        if stat.S_ISREG(info.st_mode):
+                            files[f"{prefix}{name}"] = info
+            waiting = sorted(linked)
+        if self._renamed:
+            self.notes.append(f"{len(self._renamed)} folders are read by the links to them, {self._renamed[0]}")
+        if broken:
+            self.notes.append(f"{len(broken)} links lead nowhere and are left out, as {broken[0]}")
+        return files
+
+    def _read_again(
+        self,
+        prefix: str,
+        before: str | None,
+        files: dict[str, os.stat_result],
+        places: dict[tuple[int, int], str | None],
+    ) -> dict[str, os.stat_result]:
+        """Gives the files of a folder that a link leads to again the names that they have by the link."""
+        if before is None or prefix.startswith(before):
+            self.notes.append(f"{prefix} is left out: it links to a folder above it")
+            return files
+
+        def renamed(name: str) -> str:
+            return prefix + name.removeprefix(before) if name.startswith(before) else name
+
+        self._renamed.append(f"{before} as {prefix}")
+        places |= {identity: place and renamed(place) for identity, place in places.items()}
+        return {renamed(name): info for name, info in files.items()}
+
+
+def folded(text: str) -> str:
+    """What is the same for names that people take for the same: of any case, with blanks, composed or decomposed."""
+    return unicodedata.normalize("NFC", text).strip().casefold()
+
+
+def is_image(name: str) -> bool:
+    """Whether a path is that of an image, and not of a hidden file."""
+    # Strings and not paths here: a set has a hundred thousand names, and each start goes through them.
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path is that of a hidden file, or of what macOS adds to archives."""
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    info = folder.stat()
+    return info.st_dev, info.st_ino
+
+
+def _raise(error: OSError) -> None:
+    raise ValueError(f"{error.filename} cannot be read ({error.strerror}): allow it, or move it away") from error
+
+
+def _refusal(member: zipfile.ZipInfo) -> str | None:
+    """What is wrong with a member of a zip file that nobody vouches for."""
+    path = PureWindowsPath(member.filename)  # which takes both kinds of slashes for separators
+    if path.anchor or ".." in path.parts:
+        return "leaves the archive"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a link"
+    if member.file_size > LARGEST:
+        return f"is of {member.file_size} bytes, more than the limit of {LARGEST}"
+    return None

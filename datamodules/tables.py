@@ -1,0 +1,286 @@
+"""Labels of images by tables: CSV files in any of the forms in which they are passed around."""
+
+import csv
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+
+from .source import SUFFIXES, Entry, Source, folded, is_hidden
+from .splits import SplitName, split_named, split_of_path
+
+DELIMITERS = ",;\t|"
+HEAD = 20  # rows by which a table is judged
+#: Names of columns without blanks, separators and case; those that come first are taken first.
+FILENAMES = [
+    *("filename", "file", "filenames", "filepath", "filepaths", "path", "imagepath", "imagefile", "imagefilename"),
+    *("imagename", "image", "images", "img", "imgname", "imgpath", "imageid", "imgid", "id", "name"),
+]
+LABELS = [
+    {"label", "labels"},
+    {"class", "classes", "classname", "category", "categoryname", "target", "labelname"},
+    {"classid", "classindex", "labelid", "labelindex", "categoryid"},
+]
+SPLITS = {"split", "subset", "set", "dataset", "partition", "phase"}
+INDEX = re.compile(r"|index|unnamed\d*")  # what pandas writes before the columns
+
+
+class Wanted(NamedTuple):
+    """What the user says of the table: its path, and the columns of file names and of labels."""
+
+    table: str | None = None
+    filename_column: str | None = None
+    label_column: str | None = None
+
+
+class Unused(NamedTuple):
+    """Why a table gives no labels, and whether somebody who wants its labels would have to say more."""
+
+    reason: str
+    unclear: bool = False
+
+
+def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[Entry], list[str], list[Unused]]:
+    """Reads the labels of images from the tables beside them, each for the images of its own folder and split.
+
+    Args:
+        source: The files.
+        names: Paths of the images.
+        wanted: What the user says of the table.
+
+    Returns:
+        The images with a label in the order of the rows, what is to be said of them, and the tables without labels.
+
+    Raises:
+        ValueError: A table is damaged, or contradicts itself, another table or the images that there are.
+    """
+    images = _Images(names, source.root)
+    found: dict[str, tuple[Entry, str]] = {}
+    notes: list[str] = []
+    unused: list[Unused] = []
+    for table in _tables(source, wanted):
+        entries = table.entries(images, wanted)
+        if isinstance(entries, Unused):
+            unused.append(entries)
+            continue
+        for entry, row in entries:
+            before, where = found.setdefault(entry.name, (entry, row))
+            if before.label != entry.label:
+                other = "" if where.startswith(table.where) else f", and {where} otherwise: set --data.table to one"
+                raise ValueError(f"{row} labels {entry.name} both {before.label} and {entry.label}{other}")
+        notes += table.notes
+    if not found and (wanted.table or wanted.filename_column or wanted.label_column):
+        raise ValueError("; ".join(reason for reason, _ in unused) or f"{source.root} has no table of labels")
+    return [entry for entry, _ in found.values()], notes, unused
+
+
+def _tables(source: Source, wanted: Wanted) -> "Iterator[_Table]":
+    tables = [name for name in source.sizes if name.lower().endswith((".csv", ".tsv")) and not is_hidden(name)]
+    if wanted.table is not None:
+        asked = wanted.table.replace("\\", "/").removeprefix("./")
+        tables = [name for name in source.sizes if f"/{name}".endswith(f"/{asked}")]
+        if not tables and Path(wanted.table).is_file():
+            yield _Table(wanted.table, "", None, Path(wanted.table).read_bytes())
+            return
+        if len(tables) != 1:
+            which = f"is {' as well as '.join(tables[:2])}" if tables else f"is neither in {source.root} nor a file"
+            raise ValueError(f"data.table={wanted.table} {which}: give the path of one table")
+    for name in sorted(tables, key=lambda name: (name.count("/"), name)):
+        folder, _, file = name.rpartition("/")
+        if "submission" not in file.lower() or wanted.table:
+            words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", file.rpartition(".")[0])
+            splits = {split for word in words if (split := split_named(word))}
+            split = split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
+            yield _Table(f"{source.root}: {name}", folder, split, source.read(name))
+
+
+class _Table:
+    """A table, of which no more than the first rows are read before it turns out to be about images."""
+
+    def __init__(self, where: str, folder: str, split: SplitName | None, data: bytes) -> None:
+        self.where, self.folder, self.split = where, folder, split
+        self.notes: list[str] = []
+        rows = self._rows(self._decode(data))
+        self.columns = next(rows, (0, []))[1]
+        self.head = list(islice(rows, HEAD))
+        self.rows = chain(self.head, rows)
+
+    def _decode(self, data: bytes) -> str:
+        for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+            if data.startswith(mark):
+                return data.decode(encoding, errors="replace")
+        if b"\0" in data[:2]:
+            return data.decode("utf-16-be" if data[0] == 0 else "utf-16-le", errors="replace")
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self.notes.append(f"{self.where} is no UTF-8, and read as Windows-1252")
+            return data.decode("cp1252", errors="replace")
+
+    def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
+        """The rows that are not empty, with the numbers of their lines."""
+        stream = io.StringIO(text, newline="")
+        said = re.fullmatch(r'"?sep=(.)"?\s*', stream.readline())  # Excel's own first line
+        if not said:
+            stream.seek(0)
+        start, line = stream.tell(), 0
+        try:
+            delimiter = said[1] if said else _delimiter(list(islice(stream, HEAD)))
+            stream.seek(start)
+            reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
+            for cells in reader:
+                cells = [cell.strip() for cell in cells]
+                if any(cells):
+                    yield reader.line_num + bool(said), cells
+                line = reader.line_num
+        except csv.Error as error:
+            raise ValueError(f"{self.where}, after row {line}: quotation marks do not pair up ({error})") from error
+
+    def entries(self, images: "_Images", wanted: Wanted) -> list[tuple[Entry, str]] | Unused:
+        """The images that are given a label, each with where it is."""
+        if not self.columns:
+            return Unused(f"{self.where} is empty")
+        has = f"{self.where} has the columns {', '.join(self.columns[:8])}{', ...' if len(self.columns) > 8 else ''}"
+        asked = [name for name in (wanted.filename_column, wanted.label_column) if name and self._named(name) is None]
+        if asked:
+            return Unused(f"{has}, and no {asked[0]}", unclear=True)
+        files = self._filename_columns(images, wanted.filename_column)
+        if len(files) != 1:
+            say = "several may name" if files else "none names"
+            return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=bool(files))
+        header = self.columns[files[0]]
+        if _plain(header) not in FILENAMES and images.of(header, self.folder, self.split):
+            raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
+        rest = [i for i, column in enumerate(self.columns) if i != files[0] and not INDEX.fullmatch(_plain(column))]
+        split = next((i for i in rest if _plain(self.columns[i]) in SPLITS and self._names_splits(i)), None)
+        labels = self._label_columns([i for i in rest if i != split], wanted.label_column)
+        if len(labels) != 1:
+            say = "several may hold" if labels else "none holds"
+            return Unused(f"{has}: {say} labels (--data.label_column)", unclear=bool(labels))
+        rows = list(self.rows)
+        if not any("".join(cells[labels[0] : labels[0] + 1]) for _, cells in rows):
+            return Unused(f"{has}: {self.columns[labels[0]]} is empty")
+        self.notes.append(f"{self.where} labels the images ({self.columns[files[0]]}, {self.columns[labels[0]]})")
+        return [self._entry(images, line, cells, files[0], labels[0], split) for line, cells in rows]
+
+    def _named(self, name: str) -> int | None:
+        if name in self.columns:
+            return self.columns.index(name)
+        return next((i for i, column in enumerate(self.columns) if _plain(column) == _plain(name)), None)
+
+    def _filename_columns(self, images: "_Images", asked: str | None) -> list[int]:
+        """The column whose cells name images, and where none does, that which says so; several of equal right."""
+        if asked is not None:
+            return [i for i in [self._named(asked)] if i is not None]
+        ranks = [FILENAMES.index(name) if name in FILENAMES else len(FILENAMES) for name in map(_plain, self.columns)]
+        cells = [{row[i] for _, row in self.head if len(row) > i} for i in range(len(self.columns))]
+        hits = [sum(bool(images.of(cell, self.folder, self.split)) for cell in column) for column in cells]
+        found = [i for i in range(len(self.columns)) if hits[i]]
+        found = found or [i for i, rank in enumerate(ranks) if rank < FILENAMES.index("id")]
+        best = min(((ranks[i], -hits[i]) for i in found), default=None)
+        return [i for i in found if (ranks[i], -hits[i]) == best]
+
+    def _label_columns(self, rest: list[int], asked: str | None) -> list[int]:
+        if asked is not None:
+            return [i for i in [self._named(asked)] if i is not None]
+        named = ([i for i in rest if _plain(self.columns[i]) in tier] for tier in LABELS)
+        return next((columns for columns in named if columns), rest)
+
+    def _names_splits(self, column: int) -> bool:
+        return all(len(cells) > column and split_named(cells[column]) for _, cells in self.head)
+
+    def _entry(
+        self, images: "_Images", line: int, cells: list[str], file: int, label: int, split: int | None
+    ) -> tuple[Entry, str]:
+        row = f"{self.where}, row {line}"
+        if any(cells[len(self.columns) :]):
+            raise ValueError(f"{row} has {len(cells)} cells for {len(self.columns)} columns: quote what holds a comma")
+        cells = cells + [""] * (len(self.columns) - len(cells))
+        if cells[label].lower() in ("", "nan"):
+            what = f"no label to {cells[file]}" if not cells[label] else f"{cells[file]} the label {cells[label]}"
+            raise ValueError(f"{row} gives {what}: add it, or remove the row")
+        name, own = images.one(cells[file], self.folder, self.split, row), self.split
+        if split is not None:
+            own = split_named(cells[split])
+            if own is None:
+                raise ValueError(f"{row} has {cells[split]!r} for a split: train, val or test")
+        return Entry(name, cells[label], own or split_of_path(name)), row
+
+
+class _Images:
+    """Finds the images that cells of tables name, by any part of their path, of any case, with or without a suffix."""
+
+    def __init__(self, names: list[str], root: Path) -> None:
+        self.top = f"/{folded(root.stem if root.is_file() else root.name)}/"
+        self.whole: dict[str, list[str]] = defaultdict(list)
+        self.stems: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            file = folded(name.rpartition("/")[2])
+            self.whole[file].append(name)
+            self.stems[_stem(file)].append(name)
+
+    def of(self, cell: str, folder: str, split: SplitName | None) -> list[str]:
+        """The images that a cell may mean, in a table that lies in a folder and is of a split."""
+        path = cell.replace("\\", "/").removeprefix("./")
+        key = folded(path)
+        file = key.rpartition("/")[2]
+        found = [name for name in self.whole.get(file, ()) if f"{self.top}{folded(name)}".endswith(f"/{key}")]
+        found = found or [
+            name for name in self.stems.get(file, ()) if f"{self.top}{_stem(folded(name))}".endswith(f"/{key}")
+        ]
+        if split is not None:
+            found = [name for name in found if split_of_path(name) in (None, split)]
+        if len(found) < 2:
+            return found
+        # Of equal names, those of the training images, near to the table, in the usual folders, of the same case.
+        found = [name for name in found if split or split_of_path(name) in (None, "train")] or found
+        shared = {name: len(os.path.commonpath([f"/{folder}", f"/{name}"])) for name in found}
+        found = [name for name in found if shared[name] == max(shared.values())]
+        usual = ("/".join(filter(None, (folder, place, path))) for place in ("train", "images", ""))
+        chosen = next((name for name in usual if name in found), None)
+        found = [chosen] if chosen else found
+        return [name for name in found if f"/{name}".endswith(f"/{path}")] or found
+
+    def one(self, cell: str, folder: str, split: SplitName | None, row: str) -> str:
+        """The image that the cell of a row means.
+
+        Raises:
+            ValueError: There is none, or more than one.
+        """
+        path = PureWindowsPath(cell)  # which takes both kinds of slashes for separators
+        if path.anchor or ".." in path.parts:
+            raise ValueError(f"{row}: {cell} leaves the folder: give paths inside it")
+        found = self.of(cell, folder, split)
+        if len(found) > 1:
+            raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
+        if not found:
+            near = self.stems.get(_stem(folded(path.name)))
+            there = f" (there is {near[0]})" if near else ""
+            raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
+        return found[0]
+
+
+def _stem(file: str) -> str:
+    return file.rpartition(".")[0] if file.endswith(SUFFIXES) else file
+
+
+def _plain(column: str) -> str:
+    """A column's name without case, blanks and separators."""
+    return re.sub(r"[\W_]", "", column).casefold()
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The delimiter by which all rows have as many cells as the first, of several that by which they have most."""
+
+    def merit(delimiter: str) -> tuple[bool, int]:
+        try:
+            counts = [len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True) if row]
+        except csv.Error:  # said when the rows are read
+            counts = []
+        return len(set(counts)) == 1 and counts[0] > 1, counts[0] if counts else 0
+
+    return max(DELIMITERS, key=merit)

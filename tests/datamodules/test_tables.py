@@ -1,0 +1,228 @@
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from datamodules.image_tree import ImageTree, find_images
+from datamodules.source import Source
+from datamodules.tables import Wanted
+from tests.datamodules.test_source import make
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Four images in train/, two of the same names in test/."""
+    return make(tmp_path / "data", *(f"train/Image_{i}.jpg" for i in range(4)), "test/Image_0.jpg", "test/Image_1.jpg")
+
+
+def found(root: Path, tables: dict[str, str | bytes], **wanted: str) -> ImageTree:
+    for name, text in tables.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return find_images(Source(root), wanted=Wanted(**wanted))
+
+
+def labels(tree: ImageTree) -> dict[str, str]:
+    return {name: tree.class_names[label] for name, label in zip(tree.names, tree.labels, strict=True)}
+
+
+ROWS = [("Image_2.jpg", "wolf"), ("Image_0.jpg", "ant"), ("Image_1.jpg", "wolf")]
+FOUND = {"train/Image_2.jpg": "wolf", "train/Image_0.jpg": "ant", "train/Image_1.jpg": "wolf"}
+
+
+def table(header: str, delimiter: str = ",", rows: list[tuple[str, str]] = ROWS) -> str:
+    return "\n".join([header, *(delimiter.join(row) for row in rows)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        table("filename,label"),
+        table("image,label"),
+        table("Filename,Label"),
+        table("filename, label", ", "),
+        table("filename;label", ";"),
+        table("id,breed"),
+        table("File Name\tspecies", "\t"),
+        table("image_path|class", "|"),
+        table("\ufefffilename,label"),
+        table("filename,label").encode("utf-16"),
+        table("filename,label").encode("utf-16-be"),
+        table("filename,label").replace("\n", "\r\n\r\n"),
+        table("filename,label").replace("\n", "\r"),
+        "sep=;\n" + table("filename;label", ";"),
+        table("filename,label,", ",", [(name, f"{label},") for name, label in ROWS]),
+        table(",filename,label", ",", [(f"7,{name}", label) for name, label in ROWS]),
+        table("age,label,filename", ",", [("7", f"{label},{name}") for name, label in ROWS]),
+        table("id,label", ",", [(name.removesuffix(".jpg"), label) for name, label in ROWS]),
+        table("id,label", ",", [(name.upper(), label) for name, label in ROWS]),
+        table("id,label", ",", [(f"train/{name}", label) for name, label in ROWS]),
+        table("id,label", ",", [(f"data\\train\\{name}", label) for name, label in ROWS]),
+        table('"filename","label"', ",", [(f'"{name}"', f'" {label} "') for name, label in ROWS]),
+    ],
+)
+def test_a_table_in_the_forms_that_people_have(root: Path, text: str | bytes) -> None:
+    tree = found(root, {"labels.csv": text})
+    assert labels(tree) == FOUND
+    assert tree.class_names == ["ant", "wolf"]
+    assert list(tree.names) == list(FOUND)  # in the order of the rows
+
+
+def test_suffixes_of_any_case_on_disk(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "img/a.JPG", "img/b.JPG")
+    assert labels(found(root, {"meta.csv": "file,kind\na.jpg,x\nb,y\n"})) == {"img/a.JPG": "x", "img/b.JPG": "y"}
+
+
+def test_columns_and_table_can_be_told(root: Path, tmp_path: Path) -> None:
+    text = "shot,age,kind\nImage_0.jpg,3,x\nImage_1.jpg,4,y\n"
+    with pytest.raises(ValueError, match=r"labels\.csv has the columns shot, age, kind: .* --data\.layout flat"):
+        found(root, {"labels.csv": text})
+    tree = found(root, {"labels.csv": text}, label_column="Kind", filename_column="shot")
+    assert labels(tree) == {"train/Image_0.jpg": "x", "train/Image_1.jpg": "y"}
+    assert "labels.csv labels the images (shot, kind)" in tree.notes[0]
+    tree = found(root, {"other.csv": table("file,label")}, table="labels.csv", label_column="age")
+    assert tree.class_names == ["3", "4"]
+    (tmp_path / "beside.csv").write_text(table("file,label"))
+    assert labels(found(root, {}, table=str(tmp_path / "beside.csv"))) == FOUND
+
+
+def test_each_table_labels_the_images_of_its_own_split(root: Path) -> None:
+    tables: dict[str, str | bytes] = {"Training_set.csv": table("filename,label")}
+    tables["Testing_set.csv"] = table("filename,label", rows=[("Image_0.jpg", "wolf"), ("Image_1.jpg", "ant")])
+    tables["a_sample_submission.csv"] = table("filename,label", rows=[("Image_0.jpg", "ant"), ("Image_1.jpg", "ant")])
+    tree = found(root, tables)
+    assert labels(tree) == FOUND | {"test/Image_0.jpg": "wolf", "test/Image_1.jpg": "ant"}
+    assert Counter(tree.splits) == {"train": 3, "test": 2}
+    tree = found(root, {"Testing_set.csv": "filename\nImage_0.jpg\nImage_1.jpg\n"})  # no labels: no test split
+    assert labels(tree) == FOUND
+    assert set(tree.splits) == {"train"}
+    assert "3 images are left out, since they have no label or are in no split: 2 in test, 1 in train" in tree.notes
+
+
+def test_tables_within_split_folders_and_of_one_folder_of_images(root: Path, tmp_path: Path) -> None:
+    rows = table("image,label", rows=[("Image_0.jpg", "a"), ("Image_1.jpg", "b")])
+    tree = found(root, {"train/labels.csv": rows, "test/labels.csv": rows})
+    assert Counter(tree.splits) == {"train": 2, "test": 2}
+    one = make(tmp_path / "one", *(f"images/{index}.png" for index in range(4)))
+    tree = found(one, {"train.csv": "id,y\n0,a\n1,b\n", "val.csv": "id,y\n2,b\n", "test.csv": "id\n3\n"})
+    assert dict(zip(tree.names, tree.splits, strict=True)) == {
+        "images/0.png": "train",
+        "images/1.png": "train",
+        "images/2.png": "val",
+    }
+
+
+def test_a_column_of_splits(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", *(f"img/{index}.png" for index in range(4)))
+    text = "filename,label,data set\n0.png,a,train\n1.png,b,Training\n2.png,a,valid\n3.png,b,test\n"
+    assert found(root, {"meta.csv": text}).splits == ["train", "train", "val", "test"]
+    with pytest.raises(ValueError, match=r"meta\.csv, row 23 has 'holdout' for a split"):
+        found(root, {"meta.csv": text + "0.png,a,train\n" * 17 + "1.png,b,holdout\n"})
+
+
+def test_labels_that_are_one_are_one(root: Path) -> None:
+    rows = [("Image_0.jpg", "1 "), ("Image_1.jpg", "1.0"), ("Image_2.jpg", "01"), ("Image_3.jpg", "10")]
+    tree = found(root, {"labels.csv": table("filename,label", rows=rows)})
+    assert tree.class_names == ["1", "10"]
+    assert tree.labels == [0, 0, 0, 1]
+    assert any("01 is 1, 1.0 is 1" in note for note in tree.notes)
+    rows = [("Image_0.jpg", "09"), ("Image_1.jpg", "10"), ("Image_2.jpg", "9a"), ("Image_3.jpg", "a")]
+    assert found(root, {"labels.csv": table("filename,label", rows=rows)}).class_names == ["09", "10", "9a", "a"]
+    rows = [("Image_0.jpg", "A"), ("Image_1.jpg", "a")]  # letters
+    assert found(root, {"labels.csv": table("filename,label", rows=rows)}).class_names == ["A", "a"]
+
+
+def test_text_that_is_no_utf8(root: Path) -> None:
+    tree = found(root, {"labels.csv": "filename,label\nImage_0.jpg,café\nImage_1.jpg,b\n".encode("cp1252")})
+    assert tree.class_names == ["b", "café"]
+    assert "is no UTF-8" in tree.notes[0]
+
+
+def test_a_table_that_names_images_twice(root: Path) -> None:
+    again = table("filename,label", rows=[*ROWS, ("Image_0.jpg", "ant")])
+    assert labels(found(root, {"labels.csv": again})) == FOUND  # once, or it could be in two splits
+    with pytest.raises(
+        ValueError, match=r"labels\.csv, row 3 labels train/Image_0.jpg both wolf and ant, and .*b\.csv, row 2"
+    ):
+        found(root, {"b.csv": "filename,label\nImage_0.jpg,wolf\n"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("Image_0.jpg,a\nImage_1.jpg,b\nImage_0.jpg,b", "row 4 labels train/Image_0.jpg both a and b"),
+        ("Image_0.jpg,a\nImage_1.jpg", "row 3 gives no label to Image_1.jpg"),
+        ("Image_0.jpg,a\nImage_1.jpg,  ", "row 3 gives no label to Image_1.jpg"),
+        ("Image_0.jpg,a\n\nImage_1.jpg,NaN", "row 4 gives Image_1.jpg the label NaN"),
+        ("Image_0.jpg,a\n../../etc/passwd,b", "row 3: ../../etc/passwd leaves the folder"),
+        ("Image_0.jpg,a\n/etc/passwd,b", "row 3: /etc/passwd leaves the folder"),
+        ("Image_0.jpg,a\nC:\\1.jpg,b", "row 3: C:\\1.jpg leaves the folder"),
+        ("Image_0.jpg,a\nnone.jpg,b", "row 3 names none.jpg, which is not there"),
+        ("Image_0.jpg,a\nImage_3.png,b", "row 3 names Image_3.png, which is not there (there is train/Image_3.jpg)"),
+        ("none.jpg,a\nnone.png,b", "row 2 names none.jpg, which is not there"),
+        ("Image_0.jpg,a\n,b", "row 3 names no image"),
+        ("Image_0.jpg,a\nImage_1.jpg,b, black", "row 3 has 3 cells for 2 columns"),
+        ('Image_0.jpg,a\nImage_1.jpg,"b\nImage_2.jpg,a', "after row 2: quotation marks do not pair up"),
+        ('Image_0.jpg,a\nImage_1.jpg,"' + "x" * 200_000, "after row 2: quotation marks do not pair up (field larger"),
+    ],
+)
+def test_a_row_with_a_mistake_is_named(root: Path, rows: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        found(root, {"labels.csv": f"filename,label\n{rows}\n"})
+    assert f"{root}: labels.csv, {message}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "message"),
+    [
+        (table("filename,label"), {"label_column": "kind"}, "labels.csv has the columns filename, label, and no kind"),
+        (table("filename,label"), {"table": "l.csv"}, "data.table=l.csv is neither in"),
+        ("filename,label,label\nImage_0.jpg,a,b\n", {}, "filename, label, label: several may hold labels"),
+        ("Image_0.jpg,a\nImage_1.jpg,b\n", {}, "has no header, its first row names Image_0.jpg"),
+        ("a,b\n1,2\n", {"filename_column": "c"}, "has the columns a, b, and no c"),
+    ],
+)
+def test_a_table_that_is_not_understood_is_named(root: Path, text: str, wanted: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        found(root, {"labels.csv": text}, **wanted)
+    assert message in str(error.value)
+
+
+def test_a_name_in_two_folders_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "cat/1.jpg", "dog/1.jpg")
+    with pytest.raises(ValueError, match=r"labels\.csv, row 2: 1\.jpg may be cat/1\.jpg or dog/1\.jpg"):
+        found(root, {"labels.csv": "filename,label\n1.jpg,a\n"})
+
+
+def test_a_table_of_other_things_leaves_the_labels_to_the_folders(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "cat/1.jpg", "dog/2.jpg")
+    tree = found(root, {"stats.csv": "filename,width,height\ncat/1.jpg,3,4\n", "notes.csv": "a,b\nx,y\n", "e.csv": ""})
+    assert tree.class_names == ["cat", "dog"]
+    assert [note.split(": ", 1)[1] for note in tree.notes] == [
+        "e.csv is empty",
+        "notes.csv has the columns a, b: none names the images (--data.filename_column)",
+        "stats.csv has the columns filename, width, height: several may hold labels (--data.label_column)",
+    ]
+
+
+def test_kaggle_csv(tmp_path: Path) -> None:
+    root = make(tmp_path / "kaggle", "d/train/Image_1.jpg", "d/train/Image_2.jpg", "d/test/Image_9.jpg")
+    (root / "d/Training_set.csv").write_text("filename,label\r\nImage_2.jpg,MONARCH\r\nImage_1.jpg,ADONIS\r\n")
+    (root / "d/Testing_set.csv").write_text("filename\r\nImage_9.jpg\r\n")
+    tree = find_images(Source(root))
+    assert tree.names == ["d/train/Image_2.jpg", "d/train/Image_1.jpg"]
+    assert tree.labels == [1, 0]
+    assert tree.class_names == ["ADONIS", "MONARCH"]
+    (root / "d/train/Image_1.jpg").unlink()
+    with pytest.raises(ValueError, match=r"Training_set\.csv, row 3 names Image_1\.jpg, which is not there"):
+        find_images(Source(root))
+
+
+def test_a_damaged_table_in_a_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("labels.csv", "filename,label\n1.jpg,a\n2.jpg,b\n")
+    data = (tmp_path / "data.zip").read_bytes()
+    (tmp_path / "data.zip").write_bytes(data.replace(b"1.jpg,a", b"1.jpg,X"))
+    with pytest.raises(ValueError, match=r"data\.zip: its member labels\.csv cannot be read \(Bad CRC"):
+        find_images(Source(tmp_path / "data.zip"))

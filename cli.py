@@ -37,6 +37,7 @@ from callbacks.scale import check_processes, check_slurm
 from errors import OneLineErrorParser
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
+from links import link
 from parsing import settle_modes
 from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
@@ -91,6 +92,13 @@ class PreimageCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments, and gives those that are one number the same value."""
+        super().parse_arguments(parser, args)
+        given = parser.parse_args(args, defaults=False)
+        command = given.subcommand
+        link(self.config[command], given[command], parser.args)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: Lightning would put the checkpoint's hyperparameters over the user's flags."""

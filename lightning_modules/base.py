@@ -20,6 +20,7 @@ from .metrics import reset
 from .networks.weights import check_fit, weights_hash
 from .precision import follow_dtype
 from .schedules import OneCycle
+from .shapes import check_shapes
 
 Split = Literal["train", "val", "test"]
 #: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
@@ -85,6 +86,15 @@ class EncoderModule(LightningModule):
     def _step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def _checked_step(self, batch: Batch, split: Split) -> dict[str, Tensor]:
+        """A step; where it fails for parts that do not fit together, they are named."""
+        try:
+            return self._step(batch, split)
+        except RuntimeError:
+            if batch[0].ndim == 4 and self.trainer.world_size == 1:  # others may be waiting for this process
+                check_shapes(self, tuple(batch[0].shape[1:]))
+            raise
+
     def read(self, images: Tensor) -> Tensor:
         """What the rest of the model reads of images `(B, C, H, W)`, and what is cached: the encoder's output."""
         code: Tensor = self.encoder(images)
@@ -100,15 +110,15 @@ class EncoderModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the training loss of a batch."""
-        return self._step(batch, "train")["loss"]
+        return self._checked_step(batch, "train")["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns what callbacks may draw: loss, code, label and the reader's output."""
-        return self._step(batch, "val")
+        return self._checked_step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the same as `validation_step`, for the test split."""
-        return self._step(batch, "test")
+        return self._checked_step(batch, "test")
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics of the epoch; what else is logged by then, a schedule can follow too."""
@@ -166,7 +176,11 @@ class EncoderModule(LightningModule):
         return self
 
     def prepare_data(self) -> None:
-        """Looks for the encoder's checkpoint before any logger has opened a run."""
+        """Looks for the encoder's checkpoint, and for parts that do not fit, before any logger has opened a run."""
+        data = getattr(self.trainer, "datamodule", None)
+        channels, size = getattr(data, "channels", None), getattr(data, "image_size", None)
+        if isinstance(channels, int) and isinstance(size, int):
+            check_shapes(self, (channels, size, size))
         if self.encoder_checkpoint is not None and self.trainer.training:
             load_checkpoint(self._encoder_path())
 
@@ -189,7 +203,7 @@ class EncoderModule(LightningModule):
             )
         if len(names) != num_classes:
             raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={num_classes}: set it, and that of the networks"
+                f"the data has {len(names)} classes, model.num_classes={num_classes}: set model.num_classes"
             )
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)

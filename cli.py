@@ -35,7 +35,9 @@ from callbacks import (
 )
 from callbacks.scale import check_processes, check_slurm
 from errors import OneLineErrorParser
-from lightning_modules.checkpoints import load_checkpoint
+from lightning_modules.base import EncoderModule
+from lightning_modules.checkpoints import check_start, load_checkpoint
+from links import link
 from parsing import settle_modes
 from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
@@ -91,6 +93,13 @@ class PreimageCLI(LightningCLI):
         parser.set_defaults({"weights_only": True})
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments, and gives those that are one number the same value."""
+        super().parse_arguments(parser, args)
+        given = parser.parse_args(args, defaults=False)
+        command = given.subcommand
+        link(self.config[command], given[command], parser.args)
+
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: Lightning would put the checkpoint's hyperparameters over the user's flags."""
 
@@ -115,6 +124,9 @@ class PreimageCLI(LightningCLI):
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
         super().instantiate_classes()
+        if config.ckpt_path is not None and isinstance(self.model, EncoderModule):  # others may make parts later
+            loop = f"{given.subcommand}_loop"
+            check_start(config.ckpt_path, self.model, loop, getattr(self.trainer, loop).state_dict())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's logger and the callbacks that are always on."""

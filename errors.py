@@ -87,8 +87,6 @@ class OneLineErrorParser(LightningArgumentParser):
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
-    if "cannot be multiplied" in text:
-        text += ": two parts of the model do not fit together, as an encoder and a decoder of another latent_dim"
     known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
     return text if known else f"{type(error).__name__}: {text}"
 

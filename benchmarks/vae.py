@@ -54,7 +54,7 @@ def main() -> None:
     data.setup("fit")
     bare = bare_loop(data)
     few = ["--trainer.max_epochs=3", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=1"]
-    small = [f"--{key}.image_size=64" for key in ("data", "model.encoder", "model.decoder")]
+    small = ["--data.image_size=64"]
     small += ["--model.optimizer.lr=0.001", f"--trainer.max_epochs={epochs}"]
     lines = [f"{'':24}{'images/s':>10}{'ratio':>8}{'ELBO':>12}", f"{'bare loop, float32':24}{bare:10.1f}{1:8.2f}"]
     for name, overlay in (("preimage, float32", None), ("preimage, fast.yaml", "trainer/fast.yaml")):

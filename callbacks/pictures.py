@@ -114,7 +114,7 @@ def decode(pl_module: LightningModule, codes: Tensor) -> Tensor:
         Images `(N, C, H, W)` in [0, 1], as float32 on the CPU.
     """
     with torch.no_grad():
-        images: Tensor = pl_module.decode(codes.to(pl_module.device, pl_module.dtype))  # type: ignore[operator]
+        images: Tensor = pl_module.decode(codes.to(pl_module.device).to(pl_module.dtype))  # type: ignore[operator]
     return images.float().cpu()
 
 

@@ -22,6 +22,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
     """
 
     expected = EXPECTED
+    channels = 3
 
     def __init__(self, root: str, image_size: int, on_bad_image: OnBadImage, **kwargs: Any) -> None:
         """Chooses the images; nothing is read yet.

@@ -40,6 +40,10 @@ class MNISTDataModule(InMemoryDataModule):
     `digits5k` has no official test images: a stratified draw of 1,000 takes their place.
     """
 
+    image_size = 28
+    channels = 1
+    num_classes = 10
+
     def __init__(
         self,
         dataset: Literal["digits5k", "mnist", "fashion_mnist", "kmnist"] = "digits5k",

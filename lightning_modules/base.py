@@ -20,6 +20,7 @@ from .metrics import reset
 from .networks.weights import check_fit, weights_hash
 from .precision import follow_dtype
 from .schedules import OneCycle
+from .shapes import check_shapes
 
 Split = Literal["train", "val", "test"]
 
@@ -129,6 +130,17 @@ class EncoderModule(LightningModule):
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def _checked_step(self, given: Sequence[Tensor], split: Split) -> StepOutput:
+        """A step; where it fails for parts that do not fit together, they are named."""
+        batch = Batch(*given)
+        try:
+            return self._step(batch, split)
+        except RuntimeError:
+            # Under several processes the others may be waiting for this one.
+            if batch.images is not None and batch.images.ndim == 4 and self.trainer.world_size == 1:
+                check_shapes(self, tuple(batch.images.shape[1:]))
+            raise
+
     def encode(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`."""
         code: Tensor = self.encoder(images)
@@ -144,15 +156,15 @@ class EncoderModule(LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Returns the training loss of a batch."""
-        return self._step(Batch(*batch), "train")["loss"]
+        return self._checked_step(batch, "train")["loss"]
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> StepOutput:
         """Returns what callbacks may draw."""
-        return self._step(Batch(*batch), "val")
+        return self._checked_step(batch, "val")
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> StepOutput:
         """Returns what callbacks may draw."""
-        return self._step(Batch(*batch), "test")
+        return self._checked_step(batch, "test")
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, labels, and what else there is to keep of a batch."""
@@ -214,7 +226,11 @@ class EncoderModule(LightningModule):
         return self
 
     def prepare_data(self) -> None:
-        """Looks for the encoder's checkpoint before any logger has opened a run."""
+        """Looks for the encoder's checkpoint, and for parts that do not fit, before any logger has opened a run."""
+        data = getattr(self.trainer, "datamodule", None)
+        channels, size = getattr(data, "channels", None), getattr(data, "image_size", None)
+        if isinstance(channels, int) and isinstance(size, int):
+            check_shapes(self, (channels, size, size))
         if self.encoder_checkpoint is not None and self.trainer.training:
             load_checkpoint(self._encoder_path())
 
@@ -237,7 +253,7 @@ class EncoderModule(LightningModule):
             )
         if len(names) != num_classes:
             raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={num_classes}: set it, and that of the networks"
+                f"the data has {len(names)} classes, model.num_classes={num_classes}: set model.num_classes"
             )
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)

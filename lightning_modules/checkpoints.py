@@ -1,9 +1,11 @@
 """Loading of Lightning checkpoints, and of one part of the model in them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from lightning import __version__
+from torch import Tensor, nn
 
 from .networks.weights import check_fit, load_plain
 
@@ -25,9 +27,76 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train it first, or name the file of another run")
     checkpoint = load_plain(path, mmap=True)
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(f"{path} is no Lightning checkpoint: it has no state_dict")
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path} is damaged: {name} is no tensor, but {_shown(value)}")
+    for key in ("hyper_parameters", "callbacks", "loops", "provenance", "run_state"):
+        if not isinstance(checkpoint.get(key, {}), dict):
+            raise ValueError(f"{path} is damaged: its {key} is {_shown(checkpoint[key])}")
     return checkpoint
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def check_start(path: str | Path, model: nn.Module, loop: str, fresh: Mapping[str, Any]) -> None:
+    """Looks, before anything is written, for what Lightning takes from a checkpoint, and whether it is of the model.
+
+    Args:
+        path: The `.ckpt` file.
+        model: The model that is to take the weights.
+        loop: Name of the loop that is to take its state; `fit_loop` goes on, for which weights are not enough.
+        fresh: State of that loop before its start.
+
+    Raises:
+        ValueError: Something is missing, damaged, or of another model; the file and the culprit are named.
+    """
+    checkpoint = load_checkpoint(path)
+    check_fit(model.state_dict(), checkpoint["state_dict"], str(path))
+    kinds: dict[str, Any] = {"pytorch-lightning_version": str}
+    if loop == "fit_loop":
+        kinds |= {"epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
+    for key, kind in kinds.items():
+        value = checkpoint.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+            found = f"its {key} is {_shown(value)}" if key in checkpoint else f"it has no {key}"
+            raise ValueError(f"{path} is refused: {found}, where a checkpoint of a training has {kind.__name__}")
+    if loop == "fit_loop":
+        _check_optimizers(path, checkpoint, getattr(model, "make_scheduler", None) is not None)
+    # Another version of Lightning brings its state into the form of this one.
+    if "loops" in checkpoint and checkpoint["pytorch-lightning_version"] == __version__:
+        _check_form(path, f"loops.{loop}", checkpoint["loops"].get(loop), fresh)
+
+
+def _check_optimizers(path: str | Path, checkpoint: Mapping[str, Any], scheduled: bool) -> None:
+    states = checkpoint["optimizer_states"]
+    for state in states:
+        groups = state.get("param_groups") if isinstance(state, dict) else None
+        if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
+            raise ValueError(f"{path} is refused: its optimizer_states hold {_shown(state)}, and no param_groups")
+        # Without momentum, SGD has no state.
+        kept = any(group.get("momentum") or "betas" in group for group in groups)
+        if kept and checkpoint["global_step"] and not state.get("state"):
+            raise ValueError(
+                f"{path} is refused: the state of its optimizer is empty after step {checkpoint['global_step']}"
+            )
+    for key, wanted in (("optimizer_states", True), ("lr_schedulers", scheduled)):
+        if wanted and not checkpoint[key]:
+            raise ValueError(f"{path} is refused: its {key} are empty, so that a training cannot go on from it")
+
+
+def _check_form(path: str | Path, name: str, found: Any, fresh: Any) -> None:
+    """Compares nested dictionaries of counts with those of a fresh loop."""
+    if isinstance(fresh, dict):
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is damaged: its {name} is {_shown(found)}")
+        for key, value in fresh.items():
+            _check_form(path, f"{name}.{key}", found.get(key), value)
+    elif isinstance(fresh, int) and not isinstance(found, int):
+        raise ValueError(f"{path} is damaged: its {name} is {_shown(found)}")
 
 
 def load_part(module: nn.Module, path: str | Path, name: str) -> None:

@@ -1,7 +1,5 @@
 """The classifier that also learns from images without a label."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -12,6 +10,7 @@ from .base import Batch, Split, StepOutput
 from .checkpoints import load_part
 from .classifier import Classifier, mean_prediction
 from .metrics import MeanLoss
+from .networks.modes import in_evaluation
 from .precision import full
 from .virtual_adversarial import VirtualAdversarialTraining
 
@@ -79,16 +78,3 @@ class SemiSupervisedClassifier(Classifier):
         """Logs the training metrics of the epoch."""
         self._log_metrics(self.train_unlabeled)
         super().on_train_epoch_end()
-
-
-@contextmanager
-def in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Puts every part of a module into eval mode, and then into the mode it had."""
-    modes = [(part, part.training) for part in module.modules()]
-    for part, _ in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

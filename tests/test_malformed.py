@@ -34,8 +34,7 @@ CONFIGS = [
         1,
         "negative dimension -1",
     ),
-    ("model: {init_args: {encoder: {class_path: MNISTEncoder, init_args: {latent_dim: 5}}}}\n", 1, "latent_dim"),
-    ("model: {init_args: {encoder: {class_path: MNISTDecoder}}}\n", 1, "do not fit together"),
+    ("model: {init_args: {encoder: {class_path: MNISTDecoder}}}\n", 1, "does not take the data's images (1, 28, 28)"),
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adm}}}\n", 2, "torch.optim.Adm"),
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: fast}}}}\n", 2, "lr"),
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: -1}}}}\n", 1, "learning rate: -1"),
@@ -144,8 +143,14 @@ def digits(change: Callable[[], Any]) -> Callable[[], None]:
 
 
 IMAGES, LABELS = Path("data/train-images-idx3-ubyte"), Path("data/train-labels-idx1-ubyte")
-FOLDER, MNIST = ["--data", "ImageFolderDataModule", "--data.image_size", "8"], ["--data.dataset", "mnist"]
-TINY = ["--data", "TinyImageNetDataModule"]
+COLOUR = [
+    "--data.image_size=32",
+    "--model.encoder=ConvGaussianEncoder",
+    "--model.encoder.width=1",
+    "--model.decoder=ConvDecoder",
+]
+FOLDER, MNIST = ["--data", "ImageFolderDataModule", *COLOUR], ["--data.dataset", "mnist"]
+TINY = ["--data", "TinyImageNetDataModule", *COLOUR]
 TREES = [
     (lambda: None, FOLDER, "no images at data"),
     (empty, FOLDER, "data holds 0 images"),
@@ -157,7 +162,7 @@ TREES = [
     (folder(labels_dot_csv=b"filename,label\nnone.png,a\n"), FOLDER, "labels.csv names none.png"),
     (folder(labels_dot_csv=b"filename,label\n1.png\n"), FOLDER, "labels.csv"),
     (folder(), [*FOLDER, "--data.val_fraction", "1.5"], "data.val_fraction=1.5"),
-    (folder(), [*FOLDER, "--data.image_size", "0"], "data.image_size"),
+    (folder(), [*FOLDER, "--data.image_size", "0"], "image_size must be"),
     (folder(), TINY, "no images of Tiny ImageNet in data"),
     (archive, FOLDER, "../a.png leaves the archive"),
     (half_an_archive, FOLDER, "data is no folder and no whole zip file"),

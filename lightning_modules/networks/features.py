@@ -41,9 +41,11 @@ class FrozenFeatures(nn.Module):
     they are built anew from the arguments, and refused if they are others.
 
     Attributes:
+        resizes: Its `image_size` is its own, and need not be that of the data.
         weights_hash: SHA-256 of the weights up to the layer, in hexadecimal.
     """
 
+    resizes = True
     mean: Tensor
     std: Tensor
 

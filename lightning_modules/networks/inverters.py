@@ -18,6 +18,8 @@ class ConvInverter(nn.Sequential):
     itself one more 3x3 convolution, gives the image.
     """
 
+    resizes = True  # targets are resized to its image_size, which need not be that of the data
+
     def __init__(
         self, in_channels: int, in_size: int, image_size: int, width: float = 1.0, out_channels: int = 3
     ) -> None:
@@ -50,6 +52,8 @@ class FullyConnectedInverter(nn.Sequential):
     8, 16, 32 or any other such power of two; the up-convolutions have 256, 128, 64, 32, ... channels, and the last of
     them gives the image.
     """
+
+    resizes = True
 
     def __init__(self, in_features: int, image_size: int = 128, width: float = 1.0, out_channels: int = 3) -> None:
         """Builds the layers.

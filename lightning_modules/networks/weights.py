@@ -66,7 +66,7 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sourc
         source: What `found` was read from, for the message.
 
     Raises:
-        ValueError: A tensor is missing, left over, or of another shape; both shapes are named.
+        ValueError: A tensor is missing, left over, or of another shape or kind of numbers; both are named.
     """
     for name, tensor in expected.items():
         if name not in found:
@@ -75,6 +75,11 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], sourc
             raise ValueError(
                 f"{source} is of another model: its {name} has shape {tuple(found[name].shape)},"
                 f" the model's has {tuple(tensor.shape)}"
+            )
+        kinds = [(value.is_complex(), value.is_floating_point()) for value in (tensor, found[name])]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"{source} is of another model: its {name} is of {found[name].dtype}, the model's of {tensor.dtype}"
             )
     for name in found:
         if name not in expected:

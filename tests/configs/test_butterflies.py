@@ -13,7 +13,7 @@ from tests.test_cli import values
 CONFIGS = ROOT / "configs"
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 SMALL += ["--trainer.limit_test_batches=1", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
-SMALL += ["--data.batch_size=4", "--test_after_fit"]
+SMALL += ["--data.batch_size=4", "--data.image_size=32", "--test_after_fit"]
 
 
 @pytest.fixture(scope="module")
@@ -66,4 +66,4 @@ def test_a_wrong_number_of_classes_is_named(fails: Fails, butterflies: list[str]
     line = fails("fit", *scratch, *butterflies, *SMALL, "--model.num_classes=70")
     assert "the data has 75 classes, model.num_classes=70" in line
     line = fails("fit", *scratch, *butterflies, *SMALL, "--model.head.num_classes=70")
-    assert "model.head gives (70,) for model.num_classes=75: set its num_classes" in line
+    assert "model.head (MLPHead, in_features=128, num_classes=70) gives (70,) for model.num_classes=75" in line

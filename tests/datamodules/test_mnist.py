@@ -93,7 +93,7 @@ def test_repeat_passes_over_a_handful_of_images() -> None:
 
 def test_augmentations_change_training_batches_only() -> None:
     class Stage:
-        training = True
+        training, lightning_module = True, None
 
     data = ready(augmentations=[v2.RandomInvert(p=1.0)])
     batch = data.val_set[0]

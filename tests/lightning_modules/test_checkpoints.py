@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +8,9 @@ from torch import nn
 
 from lightning_modules import MNISTEncoder
 from lightning_modules.checkpoints import load_checkpoint, load_part
+from main import main
+from tests.conftest import QUICK, Fails, Run
+from tests.test_cli import values
 
 
 def save(path: Path, encoder: nn.Module) -> Path:
@@ -46,3 +51,95 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "path": Path("x")}, tmp_path / "path.ckpt")
     with pytest.raises(ValueError, match=r"refused.*pathlib"):
         load_checkpoint(tmp_path / "path.ckpt")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["preimage"])
+        main(["fit", *QUICK, "--trainer.default_root_dir", str(folder)])
+    return folder / "quickstart/version_0/checkpoints/last.ckpt"
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def change(checkpoint: dict[str, Any]) -> None:
+        for key in keys:
+            del checkpoint[key]
+
+    return change
+
+
+def having(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(checkpoint: dict[str, Any]) -> None:
+        *above, last = path.split("/")
+        for key in above:
+            checkpoint = checkpoint[int(key) if key.isdigit() else key]
+        checkpoint[last] = value
+
+    return change
+
+
+def of_complex_numbers(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"] = {key: value.to(torch.complex64) for key, value in checkpoint["state_dict"].items()}
+
+
+WEIGHT = "encoder.0.weight"
+DAMAGED = [
+    (without("state_dict"), "has no state_dict"),
+    (having("state_dict", [1]), "has no state_dict"),
+    (having(f"state_dict/{WEIGHT}", 3), f"{WEIGHT} is no tensor, but int '3'"),
+    (having(f"state_dict/{WEIGHT}", torch.zeros(2, 2)), "is of another model"),
+    (of_complex_numbers, "torch.complex64, the model's of torch.float32"),
+    (having("hyper_parameters", "junk"), "its hyper_parameters is str 'junk'"),
+    (having("callbacks", [3]), "its callbacks is list"),
+    (having("run_state", 3), "its run_state is int"),
+    (having("provenance", "me"), "its provenance is str"),
+    (without("pytorch-lightning_version"), "it has no pytorch-lightning_version"),
+    (having("pytorch-lightning_version", 2), "its pytorch-lightning_version is int '2'"),
+]
+CANNOT_GO_ON = [
+    (having("epoch", "ten"), "its epoch is str 'ten'"),
+    (having("epoch", True), "its epoch is bool"),
+    (having("epoch", -1), "its epoch is int '-1'"),
+    (without("epoch"), "it has no epoch"),
+    (without("global_step"), "it has no global_step"),
+    (without("loops"), "it has no loops"),
+    (having("loops", {}), "its loops.fit_loop is NoneType"),
+    (having("loops/fit_loop/epoch_progress", 3), "its loops.fit_loop.epoch_progress is int"),
+    (having("loops/fit_loop/epoch_progress/total/ready", "x"), "epoch_progress.total.ready is str 'x'"),
+    (without("optimizer_states"), "it has no optimizer_states"),
+    (having("optimizer_states", []), "its optimizer_states are empty"),
+    (having("optimizer_states", [{}]), "and no param_groups"),
+    (having("optimizer_states/0/state", {}), "the state of its optimizer is empty after step 3"),
+    (without("lr_schedulers"), "it has no lr_schedulers"),
+    (having("lr_schedulers", []), "its lr_schedulers are empty"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "said"),
+    [*(("test", *case) for case in DAMAGED), *(("fit", *case) for case in (*DAMAGED, *CANNOT_GO_ON))],
+)
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+    fails: Fails, tmp_path: Path, trained: Path, command: str, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    change(checkpoint)
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save(checkpoint, path)
+    (tmp_path / "run/config.yaml").write_text("as it was")
+    line = fails(command, *QUICK, "--ckpt_path", path, "--trainer.max_epochs", 2)
+    assert line.startswith(f"error: {path} ")
+    assert said in line
+    assert (tmp_path / "run/config.yaml").read_text() == "as it was"
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"checkpoints", "config.yaml"}
+
+
+def test_weights_alone_can_be_measured(run: Run, tmp_path: Path, trained: Path) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    without("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "run_state")(checkpoint)
+    torch.save(checkpoint, tmp_path / "weights.ckpt")
+    assert values(run("test", *QUICK, "--ckpt_path", tmp_path / "weights.ckpt") / "quickstart/version_0", "test/mse")

@@ -91,8 +91,8 @@ def test_wrong_trees_end_in_one_line(tree: Path, fails: Fails, flags: list[str],
 def test_a_last_batch_of_one_image_is_left_out_of_training(tree: Path) -> None:
     data = ready(tree)
     data.batch_size = len(data.train_set) - 1  # over one image batch norm has no variance
-    assert [len(images) for images, _ in data.train_dataloader()] == [data.batch_size]
+    assert [len(images) for images, *_ in data.train_dataloader()] == [data.batch_size]
     data.batch_size = 1
     assert len(data.train_dataloader()) == len(data.train_set)
     data.batch_size = len(data.val_set)
-    assert sum(len(images) for images, _ in data.val_dataloader()) == len(data.val_set)
+    assert sum(len(images) for images, *_ in data.val_dataloader()) == len(data.val_set)

@@ -70,10 +70,10 @@ def test_batches_are_whole_shuffled_and_in_the_unit_interval() -> None:
     batches = list(data.train_dataloader())
     assert [len(labels) for _, labels in batches] == [64] * 54 + [44]
     assert batches[0][0].dtype == torch.uint8
-    seen = torch.cat([images for images, _ in batches]).flatten(1)
+    seen = torch.cat([images for images, *_ in batches]).flatten(1)
     assert not seen.equal(data.train_set.images.flatten(1))
     assert seen.unique(dim=0).equal(data.train_set.images.flatten(1).unique(dim=0))  # each image once
-    images, _ = data.on_after_batch_transfer(batches[0], 0)
+    images, *_ = data.on_after_batch_transfer(batches[0], 0)
     assert images.dtype == torch.float32
     assert images.shape == (64, 1, 28, 28)
     assert images.min() == 0
@@ -85,7 +85,7 @@ def test_batches_are_whole_shuffled_and_in_the_unit_interval() -> None:
 
 def test_repeat_passes_over_a_handful_of_images() -> None:
     data = ready(num_labels=10, repeat=5, batch_size=50)
-    ((_, labels),) = list(data.train_dataloader())
+    ((_, labels, _),) = list(data.train_dataloader())
     assert torch.bincount(labels).tolist() == [5] * 10
     assert len(data.train_set.images) == 10  # what measures the images meets each once
     assert [int(data.train_set[place][1]) for place in (3, 13)] == [int(data.train_set.labels[3])] * 2
@@ -98,10 +98,10 @@ def test_augmentations_change_training_batches_only() -> None:
     data = ready(augmentations=[v2.RandomInvert(p=1.0)])
     batch = data.val_set[0]
     data.trainer = Stage()  # type: ignore[assignment]
-    images, _ = data.on_after_batch_transfer(batch, 0)
+    images, *_ = data.on_after_batch_transfer(batch, 0)
     assert torch.allclose(images, 1 - batch[0].float() / 255)
     Stage.training = False
-    images, _ = data.on_after_batch_transfer(batch, 0)
+    images, *_ = data.on_after_batch_transfer(batch, 0)
     assert torch.allclose(images, batch[0].float() / 255)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from datamodules import InMemoryDataModule, MNISTDataModule
 from datamodules.in_memory import InMemoryImages
 from lightning_modules import ClassifierReconstructor, MNISTDecoder, MNISTEncoder
+from lightning_modules.base import Batch
 from tests.conftest import ROOT, Fails, Run
 from tests.lightning_modules.test_base import trainer
 from tests.test_cli import values, weights
@@ -48,8 +49,8 @@ def test_the_loss_is_cross_entropy_plus_weighted_squared_error(batch: tuple[Tens
     whole = model(reconstruction_weight=5.0)
     logits, error = whole(batch[0]), (whole.reconstruct(batch[0]) - batch[0]).square().mean()
     expected = -logits.log_softmax(1)[torch.arange(8), batch[1]].mean() + 5 * error
-    assert whole._step(batch, split)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert model(reconstruction="none")._step(batch, split)["loss"].item() == pytest.approx(
+    assert whole._step(Batch(*batch), split)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model(reconstruction="none")._step(Batch(*batch), split)["loss"].item() == pytest.approx(
         F.cross_entropy(logits, batch[1]).item(), rel=1e-5
     )
 

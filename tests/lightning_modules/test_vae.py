@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from datamodules import MNISTDataModule
-from lightning_modules import VAE, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
+from lightning_modules import VAE, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder, SigmoidDecoder
 from lightning_modules.metrics import ActiveUnits
 from tests.conftest import QUICK, Run
 from tests.lightning_modules.test_base import trainer
@@ -28,7 +28,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def reference(model: VAE, images: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-likelihoods, log-prior, log-posterior `(samples, B)` of the codes that a step draws, and the KL `(B,)`."""
-    mean, log_variance = model.encode(images)
+    mean, log_variance = model.encoder.posterior(images)
     posterior = Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
     prior = Independent(Normal(torch.zeros_like(mean), 1.0), 1)
     codes = mean + (0.5 * log_variance).exp() * torch.randn(samples, *mean.shape)
@@ -73,7 +73,7 @@ def test_the_importance_weighted_bound(batch: tuple[Tensor, Tensor]) -> None:
 def test_the_bound_keeps_its_digits_under_bfloat16(batch: tuple[Tensor, Tensor]) -> None:
     model = vae(num_samples=4)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        mean, log_variance = model.encode(batch[0])
+        mean, log_variance = model.encoder.posterior(batch[0])
         assert mean.dtype == log_variance.dtype == torch.float32
         torch.manual_seed(7)
         model.training_step(batch, 0)
@@ -128,7 +128,7 @@ def test_a_learned_variance_becomes_the_mean_squared_error(tmp_path: Path) -> No
     data = MNISTDataModule()
     data.setup("fit")
     images = data.train_set.images.float() / 255
-    mean, log_variance = model.encode(images)
+    mean, log_variance = model.encoder.posterior(images)
     samples = model.decoder(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
     expected = (samples - images).square().mean().item()
     assert math.exp(float(model.pixel_log_variance)) == pytest.approx(expected, rel=0.05)
@@ -153,7 +153,7 @@ def test_the_estimate_of_the_likelihood_gets_tighter_with_more_samples() -> None
 def test_the_estimate_of_the_likelihood_is_right_where_it_can_be_computed() -> None:
     """A decoder that ignores the code gives every image the likelihood of independent pixels."""
     model = vae()
-    model.decoder = nn.Sequential(nn.Linear(4, 784), nn.Unflatten(1, (1, 28, 28)), nn.Sigmoid())
+    model.decoder = SigmoidDecoder(nn.Linear(4, 784), nn.Unflatten(1, (1, 28, 28)), nn.Sigmoid())
     assert isinstance(model.decoder[0], nn.Linear)
     nn.init.zeros_(model.decoder[0].weight)
     images = torch.rand(3, 1, 28, 28).round()
@@ -211,6 +211,6 @@ def test_predict_writes_mean_and_log_variance_in_the_order_of_the_data(run: Run)
     data = MNISTDataModule()
     data.setup("predict")
     with torch.no_grad():
-        mean, log_variance = model.encode(data.test_set.images.float() / 255)
+        mean, log_variance = model.encoder.posterior(data.test_set.images.float() / 255)
     assert np.allclose(predictions["code"], mean, atol=1e-4)
     assert np.allclose(predictions["log_variance"], log_variance, atol=1e-4)

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from callbacks import (
     StopOnNaN,
     WandbRunLogger,
 )
+from callbacks.averaging import REPLACED
 from callbacks.scale import check_processes, check_slurm
 from errors import OneLineErrorParser
 from lightning_modules.base import EncoderModule
@@ -123,6 +125,8 @@ class PreimageCLI(LightningCLI):
         self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
+        for theirs, ours in REPLACED.items():
+            self.parser.add_instantiator(partial(_instantiate, ours), theirs, subclasses=False)
         super().instantiate_classes()
         if config.ckpt_path is not None and isinstance(self.model, EncoderModule):  # others may make parts later
             loop = f"{given.subcommand}_loop"
@@ -197,6 +201,10 @@ class PreimageCLI(LightningCLI):
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
         for picture in sorted(self.run_dir.glob("images/**/*.png")) if self.trainer.is_global_zero else ():
             print(picture)
+
+
+def _instantiate(ours: type[Callback], theirs: type[Callback], *args: Any, **kwargs: Any) -> Callback:
+    return ours(*args, **kwargs)
 
 
 def _quieten() -> None:

@@ -155,7 +155,7 @@ class EncoderModule(LightningModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts weights, but no metric to a type of fewer digits, which would not hold the sums of a whole split."""
-        numbers = [(self, key) for key in self._buffers]
+        numbers: list[tuple[Any, str]] = [(self, key) for key in self._buffers]
         numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in part._defaults]
         before = [(part, key, getattr(part, key)) for part, key in numbers]
         super()._apply(fn, recurse)

@@ -90,7 +90,7 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         missing = {name: part for name, part in self.fractions.items() if total and part and not len(splits[name])}
         if none := [f"data.{name}_fraction={part}" for name, part in missing.items() if not round(part * total)]:
             raise ValueError(
-                f"{self.root}: {total} images are too few for {' and '.join(none)}: set 0 to do without such a split,"
+                f"{self.root}: too few images ({total}) for {' and '.join(none)}: set 0 to do without such a split,"
                 f" or at least {math.ceil(100 / total) / 100}"
             )
         for name, fraction in missing.items():

@@ -106,7 +106,7 @@ def bare(tmp_path: Path, *names: str, content: bytes = b"") -> Path:
     return tmp_path / "bare"
 
 
-def test_images_without_labels_train_what_needs_none(
+def test_a_flat_folder_trains_what_needs_no_more(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     root = bare(tmp_path, *(f"{index}.png" for index in range(24)))

@@ -73,7 +73,6 @@ class DecodedImagesDataModule(InMemoryDataModule):
             tree = self._find(source)
             for note in tree.notes:
                 rank_zero_info(note)
-            self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # its errors come before the decoding
             cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
             if bad := list(cache.bad.items()):
                 if len(bad) == len(tree.names):

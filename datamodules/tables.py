@@ -215,6 +215,7 @@ class _Images:
     """Finds the images that cells of tables name, by any part of their path, of any case, with or without a suffix."""
 
     def __init__(self, names: list[str], root: Path) -> None:
+        self.names = set(names)
         self.top = f"/{folded(root.stem if root.is_file() else root.name)}/"
         self.whole: dict[str, list[str]] = defaultdict(list)
         self.stems: dict[str, list[str]] = defaultdict(list)
@@ -226,6 +227,10 @@ class _Images:
     def of(self, cell: str, folder: str, split: SplitName | None) -> list[str]:
         """The images that a cell may mean, in a table that lies in a folder and is of a split."""
         path = cell.replace("\\", "/").removeprefix("./")
+        for place in ("train/", "images/", ""):  # where most tables have them
+            name = f"{folder}/{place}{path}" if folder else f"{place}{path}"
+            if name in self.names and (split is None or split_of_path(name) in (None, split)):
+                return [name]
         key = folded(path)
         file = key.rpartition("/")[2]
         found = [name for name in self.whole.get(file, ()) if f"{self.top}{folded(name)}".endswith(f"/{key}")]
@@ -236,13 +241,10 @@ class _Images:
             found = [name for name in found if split_of_path(name) in (None, split)]
         if len(found) < 2:
             return found
-        # Of equal names, those of the training images, near to the table, in the usual folders, of the same case.
+        # Of equal names, those of the training images, near to the table, of the same case.
         found = [name for name in found if split or split_of_path(name) in (None, "train")] or found
         shared = {name: len(os.path.commonpath([f"/{folder}", f"/{name}"])) for name in found}
         found = [name for name in found if shared[name] == max(shared.values())]
-        usual = ("/".join(filter(None, (folder, place, path))) for place in ("train", "images", ""))
-        chosen = next((name for name in usual if name in found), None)
-        found = [chosen] if chosen else found
         return [name for name in found if f"/{name}".endswith(f"/{path}")] or found
 
     def one(self, cell: str, folder: str, split: SplitName | None, row: str) -> str:
@@ -251,17 +253,17 @@ class _Images:
         Raises:
             ValueError: There is none, or more than one.
         """
+        found = self.of(cell, folder, split)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
         path = PureWindowsPath(cell)  # which takes both kinds of slashes for separators
         if path.anchor or ".." in path.parts:
             raise ValueError(f"{row}: {cell} leaves the folder: give paths inside it")
-        found = self.of(cell, folder, split)
-        if len(found) > 1:
-            raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
-        if not found:
-            near = self.stems.get(_stem(folded(path.name)))
-            there = f" (there is {near[0]})" if near else ""
-            raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
-        return found[0]
+        near = self.stems.get(_stem(folded(path.name)))
+        there = f" (there is {near[0]})" if near else ""
+        raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
 
 
 def _stem(file: str) -> str:

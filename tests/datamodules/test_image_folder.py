@@ -111,6 +111,7 @@ def test_a_flat_folder_trains_what_needs_no_more(
 ) -> None:
     root = bare(tmp_path, *(f"{index}.png" for index in range(24)))
     sizes = [f"--{part}.image_size=32" for part in ("data", "model.encoder", "model.decoder")]
+    sizes += ["--model.encoder.width=4", "--model.decoder.width=4"]
     config = ["--config", str(ROOT / "configs/images/vae.yaml"), "--data.augmentations=null", "--trainer.max_epochs=1"]
     config += ["--trainer.enable_model_summary=false", f"--data.cache_dir={tmp_path / 'cache'}", f"--data.root={root}"]
     pictures = ["ReconstructionGrid", "--trainer.callbacks.captions=true", "LatentProjection", "KNNProbe"]

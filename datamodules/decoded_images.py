@@ -82,7 +82,10 @@ class DecodedImagesDataModule(InMemoryDataModule):
             splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
             if self.trainer is not None and self.trainer.training and not len(splits["train"]):
                 there = " and ".join(name for name, index in splits.items() if len(index))
-                raise ValueError(f"{self.root} has no image to train on, only a split {there}: set data.root to that")
+                raise ValueError(
+                    f"{self.root} has no image to train on, since all are for {there}: set data.root to that folder, or"
+                    " smaller fractions"
+                )
             self._opened = tree, cache, splits
         return self._opened
 

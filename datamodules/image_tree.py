@@ -62,7 +62,7 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
     if layout == "flat":
         entries = [Entry(name, None, None) for name in names]
     if not entries:
-        why = "".join(f"; {reason}" for reason, _ in unused)
+        why = f"; {unused[0].reason}" if unused else ""
         raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}; it has {source.seen()}{why}")
     labelled, spelled = _one_spelling([entry for entry in entries if entry.label])
     classes = sorted({str(entry.label) for entry in labelled})
@@ -86,7 +86,7 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
 def _why_unlabelled(entries: list[Entry], classes: list[str]) -> str:
     if not classes:
         return f"{len(entries)} images without labels"
-    why = f"all are of the class {classes[0]}" if len(classes) == 1 else "no image to train on has one"
+    why = f"{classes[0]} would be their only class" if len(classes) == 1 else "no image to train on has one"
     return f"{len(entries)} images are taken without labels, since {why}"
 
 

@@ -25,7 +25,9 @@ LABELS = [
     {"class", "classes", "classname", "category", "categoryname", "target", "labelname"},
     {"classid", "classindex", "labelid", "labelindex", "categoryid"},
 ]
-SPLITS = {"split", "subset", "set", "dataset", "partition", "phase"}
+SPLITS = {"split", "subset", "set", "dataset", "partition", "phase", "fold"}
+#: What programs write for a label that is not known; NA and None may be classes.
+NO_LABEL = {"", "nan", "null", "<na>", "#n/a", "n/a"}
 INDEX = re.compile(r"|index|unnamed\d*")  # what pandas writes before the columns
 
 
@@ -91,11 +93,10 @@ def _tables(source: Source, wanted: Wanted) -> "Iterator[_Table]":
             raise ValueError(f"data.table={wanted.table} {which}: give the path of one table")
     for name in sorted(tables, key=lambda name: (name.count("/"), name)):
         folder, _, file = name.rpartition("/")
-        if "submission" not in file.lower() or wanted.table:
-            words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", file.rpartition(".")[0])
-            splits = {split for word in words if (split := split_named(word))}
-            split = split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
-            yield _Table(f"{source.root}: {name}", folder, split, source.read(name))
+        words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", file.rpartition(".")[0])
+        splits = {split for word in words if (split := split_named(word))}
+        split = split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
+        yield _Table(f"{source.root}: {name}", folder, split, source.read(name))
 
 
 class _Table:
@@ -123,7 +124,7 @@ class _Table:
 
     def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not empty, with the numbers of their lines."""
-        stream = io.StringIO(text, newline="")
+        stream = io.StringIO(re.sub(r'" +(?=[,;\t|\r\n])', '"', text), newline="")
         said = re.fullmatch(r'"?sep=(.)"?\s*', stream.readline())  # Excel's own first line
         if not said:
             stream.seek(0)
@@ -144,7 +145,10 @@ class _Table:
         """The images that are given a label, each with where it is."""
         if not self.columns:
             return Unused(f"{self.where} is empty")
-        has = f"{self.where} has the columns {', '.join(self.columns[:8])}{', ...' if len(self.columns) > 8 else ''}"
+        if "submission" in self.where.rpartition("/")[2].lower() and not wanted.table:
+            return Unused(f"{self.where} is a form to be filled in, and gives no labels")
+        some = [column[:20] for column in self.columns[:8]] + ["..."] * (len(self.columns) > 8)
+        has = f"{self.where} has the columns {', '.join(some)}"
         asked = [name for name in (wanted.filename_column, wanted.label_column) if name and self._named(name) is None]
         if asked:
             return Unused(f"{has}, and no {asked[0]}", unclear=True)
@@ -156,15 +160,20 @@ class _Table:
         if _plain(header) not in FILENAMES and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
         rest = [i for i, column in enumerate(self.columns) if i != files[0] and not INDEX.fullmatch(_plain(column))]
-        split = next((i for i in rest if _plain(self.columns[i]) in SPLITS and self._names_splits(i)), None)
-        labels = self._label_columns([i for i in rest if i != split], wanted.label_column)
+        splits = [i for i in rest if _plain(self.columns[i]) in SPLITS]
+        split = next(filter(self._names_splits, splits), None)
+        labels = self._label_columns([i for i in rest if i not in splits], wanted.label_column)
         if len(labels) != 1:
             say = "several may hold" if labels else "none holds"
             return Unused(f"{has}: {say} labels (--data.label_column)", unclear=bool(labels))
         rows = list(self.rows)
         if not any("".join(cells[labels[0] : labels[0] + 1]) for _, cells in rows):
             return Unused(f"{has}: {self.columns[labels[0]]} is empty")
-        self.notes.append(f"{self.where} labels the images ({self.columns[files[0]]}, {self.columns[labels[0]]})")
+        self.notes.append(f"{self.where} labels the images ({header}, {self.columns[labels[0]]})")
+        if split is None and splits:
+            self.notes.append(
+                f"{self.where}: {self.columns[splits[0]]} does not hold train, val and test: it is not read"
+            )
         return [self._entry(images, line, cells, files[0], labels[0], split) for line, cells in rows]
 
     def _named(self, name: str) -> int | None:
@@ -200,7 +209,7 @@ class _Table:
         if any(cells[len(self.columns) :]):
             raise ValueError(f"{row} has {len(cells)} cells for {len(self.columns)} columns: quote what holds a comma")
         cells = cells + [""] * (len(self.columns) - len(cells))
-        if cells[label].lower() in ("", "nan"):
+        if cells[label].lower() in NO_LABEL:
             what = f"no label to {cells[file]}" if not cells[label] else f"{cells[file]} the label {cells[label]}"
             raise ValueError(f"{row} gives {what}: add it, or remove the row")
         name, own = images.one(cells[file], self.folder, self.split, row), self.split

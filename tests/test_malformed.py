@@ -161,7 +161,11 @@ TREES = [
     ),
     (lambda: pictures("data/a/1.png", "data/a/2.png"), [*FOLDER, "--data.layout", "folders"], "1 class ['a']"),
     (lambda: pictures("data/a/1.png", "data/b/2.png"), FOLDER, "too few images (2) for data.test_fraction=0.2"),
-    (lambda: pictures("data/test/a/1.png", "data/test/b/2.png"), FOLDER, "no image to train on, only a split test"),
+    (
+        lambda: pictures("data/test/a/1.png", "data/test/b/2.png"),
+        FOLDER,
+        "no image to train on, since all are for test",
+    ),
     (lambda: pictures("data/bus/1.png", "data/train/2.png"), FOLDER, "train/ beside bus/ may be a class or a split"),
     (lambda: pictures("data/train/n01443537/images/1.JPEG"), FOLDER, "TinyImageNetDataModule takes it"),
     (lambda: pictures("data/train/a/1.png"), TINY, "ImageFolderDataModule takes other images"),

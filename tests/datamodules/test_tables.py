@@ -59,6 +59,7 @@ def table(header: str, delimiter: str = ",", rows: list[tuple[str, str]] = ROWS)
         table("id,label", ",", [(name.upper(), label) for name, label in ROWS]),
         table("id,label", ",", [(f"train/{name}", label) for name, label in ROWS]),
         table("id,label", ",", [(f"data\\train\\{name}", label) for name, label in ROWS]),
+        table('" File Name " ; "Label"', " ; ", [(f'"{name}"', f'"{label}"') for name, label in ROWS]),
         table('"filename","label"', ",", [(f'"{name}"', f'" {label} "') for name, label in ROWS]),
     ],
 )
@@ -121,6 +122,14 @@ def test_a_column_of_splits(tmp_path: Path) -> None:
         found(root, {"meta.csv": text + "0.png,a,train\n" * 17 + "1.png,b,holdout\n"})
 
 
+def test_a_column_of_folds_is_no_label_and_no_split(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", *(f"img/{index}.png" for index in range(4)))
+    tree = found(root, {"meta.csv": "id,kind,fold\n0,a,1\n1,b,2\n"})
+    assert tree.class_names == ["a", "b"]
+    assert "meta.csv: fold does not hold train, val and test: it is not read" in tree.notes[1]
+    assert found(root, {"meta.csv": "image_id,partition\n0,1\n1,2\n"}).class_names == []
+
+
 def test_labels_that_are_one_are_one(root: Path) -> None:
     rows = [("Image_0.jpg", "1 "), ("Image_1.jpg", "1.0"), ("Image_2.jpg", "01"), ("Image_3.jpg", "10")]
     tree = found(root, {"labels.csv": table("filename,label", rows=rows)})
@@ -155,6 +164,7 @@ def test_a_table_that_names_images_twice(root: Path) -> None:
         ("Image_0.jpg,a\nImage_1.jpg", "row 3 gives no label to Image_1.jpg"),
         ("Image_0.jpg,a\nImage_1.jpg,  ", "row 3 gives no label to Image_1.jpg"),
         ("Image_0.jpg,a\n\nImage_1.jpg,NaN", "row 4 gives Image_1.jpg the label NaN"),
+        ("Image_0.jpg,a\nImage_1.jpg,null", "row 3 gives Image_1.jpg the label null"),
         ("Image_0.jpg,a\n../../etc/passwd,b", "row 3: ../../etc/passwd leaves the folder"),
         ("Image_0.jpg,a\n/etc/passwd,b", "row 3: /etc/passwd leaves the folder"),
         ("Image_0.jpg,a\nC:\\1.jpg,b", "row 3: C:\\1.jpg leaves the folder"),

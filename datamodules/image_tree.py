@@ -64,6 +64,8 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
     if not entries:
         why = f"; {unused[0].reason}" if unused else ""
         raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}; it has {source.seen()}{why}")
+    if any(entry.split == "train" for entry in entries):  # what is in none of the splits is not for the training
+        entries = [entry for entry in entries if entry.split]
     labelled, spelled = _one_spelling([entry for entry in entries if entry.label])
     classes = sorted({str(entry.label) for entry in labelled})
     train = [entry for entry in entries if entry.split in (None, "train")]  # without any, the rest is good for a test

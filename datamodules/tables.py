@@ -188,7 +188,9 @@ class _Table:
         ranks = [FILENAMES.index(name) if name in FILENAMES else len(FILENAMES) for name in map(_plain, self.columns)]
         cells = [{row[i] for _, row in self.head if len(row) > i} for i in range(len(self.columns))]
         hits = [sum(bool(images.of(cell, self.folder, self.split)) for cell in column) for column in cells]
-        found = [i for i in range(len(self.columns)) if hits[i]]
+        found = [
+            i for i, column in enumerate(map(_plain, self.columns)) if hits[i] and column not in set().union(*LABELS)
+        ]
         found = found or [i for i, rank in enumerate(ranks) if rank < FILENAMES.index("id")]
         best = min(((ranks[i], -hits[i]) for i in found), default=None)
         return [i for i in found if (ranks[i], -hits[i]) == best]

@@ -122,6 +122,19 @@ def test_a_column_of_splits(tmp_path: Path) -> None:
         found(root, {"meta.csv": text + "0.png,a,train\n" * 17 + "1.png,b,holdout\n"})
 
 
+def test_tables_that_say_more_than_labels(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "Train/0/1.png", "Train/1/2.png", "train/0/1.png", "Test/3.png", "Meta/0.png")
+    tables: dict[str, str | bytes] = {
+        "Train.csv": "Width,ClassId,Path\n9,0,Train/0/1.png\n8,1,Train/1/2.png\n",
+        "Test.csv": "Width,ClassId,Path\n9,1,Test/3.png\n",
+        "Meta.csv": "Path,ClassId,ShapeId\nMeta/0.png,0,1\n",
+    }
+    tree = found(root, tables)
+    assert labels(tree) == {"Test/3.png": "1", "Train/0/1.png": "0", "Train/1/2.png": "1"}
+    assert tree.splits == ["test", "train", "train"]
+    assert tree.notes[-1].endswith("no label or are in no split: 1 in Meta, 1 in train/0")
+
+
 def test_a_column_of_folds_is_no_label_and_no_split(tmp_path: Path) -> None:
     root = make(tmp_path / "data", *(f"img/{index}.png" for index in range(4)))
     tree = found(root, {"meta.csv": "id,kind,fold\n0,a,1\n1,b,2\n"})
@@ -170,6 +183,7 @@ def test_a_table_that_names_images_twice(root: Path) -> None:
         ("Image_0.jpg,a\nC:\\1.jpg,b", "row 3: C:\\1.jpg leaves the folder"),
         ("Image_0.jpg,a\nnone.jpg,b", "row 3 names none.jpg, which is not there"),
         ("Image_0.jpg,a\nImage_3.png,b", "row 3 names Image_3.png, which is not there (there is train/Image_3.jpg)"),
+        ("none.jpg,Image_0\nnone.png,Image_1", "row 2 names none.jpg, which is not there"),
         ("none.jpg,a\nnone.png,b", "row 2 names none.jpg, which is not there"),
         ("Image_0.jpg,a\n,b", "row 3 names no image"),
         ("Image_0.jpg,a\nImage_1.jpg,b, black", "row 3 has 3 cells for 2 columns"),

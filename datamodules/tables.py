@@ -71,9 +71,12 @@ def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[
             continue
         for entry, row in entries:
             before, where = found.setdefault(entry.name, (entry, row))
+            here = "" if where.startswith(table.where) else f", as {where} does: set --data.table to one"
             if before.label != entry.label:
-                other = "" if where.startswith(table.where) else f", and {where} otherwise: set --data.table to one"
-                raise ValueError(f"{row} labels {entry.name} both {before.label} and {entry.label}{other}")
+                raise ValueError(f"{row} labels {entry.name} {entry.label}, and not {before.label}{here}")
+            if before.split and entry.split and before.split != entry.split:
+                raise ValueError(f"{row} takes {entry.name} for the {entry.split} split, and not {before.split}{here}")
+            found[entry.name] = before._replace(split=before.split or entry.split), where
         notes += table.notes
     if not found and (wanted.table or wanted.filename_column or wanted.label_column):
         raise ValueError("; ".join(reason for reason, _ in unused) or f"{source.root} has no table of labels")
@@ -86,17 +89,20 @@ def _tables(source: Source, wanted: Wanted) -> "Iterator[_Table]":
         asked = wanted.table.replace("\\", "/").removeprefix("./")
         tables = [name for name in source.sizes if f"/{name}".endswith(f"/{asked}")]
         if not tables and Path(wanted.table).is_file():
-            yield _Table(wanted.table, "", None, Path(wanted.table).read_bytes())
+            yield _Table(wanted.table, "", _split_of_table(Path(wanted.table).name), Path(wanted.table).read_bytes())
             return
         if len(tables) != 1:
             which = f"is {' as well as '.join(tables[:2])}" if tables else f"is neither in {source.root} nor a file"
             raise ValueError(f"data.table={wanted.table} {which}: give the path of one table")
     for name in sorted(tables, key=lambda name: (name.count("/"), name)):
-        folder, _, file = name.rpartition("/")
-        words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", file.rpartition(".")[0])
-        splits = {split for word in words if (split := split_named(word))}
-        split = split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
-        yield _Table(f"{source.root}: {name}", folder, split, source.read(name))
+        yield _Table(f"{source.root}: {name}", name.rpartition("/")[0], _split_of_table(name), source.read(name))
+
+
+def _split_of_table(name: str) -> SplitName | None:
+    """The split that a folder of a table's path names, or else the only one in its own name, as `train_labels.csv`."""
+    words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", name.rpartition("/")[2].rpartition(".")[0])
+    splits = {split for word in words if (split := split_named(word))}
+    return split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
 
 
 class _Table:
@@ -157,7 +163,7 @@ class _Table:
             say = "several may name" if files else "none names"
             return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=bool(files))
         header = self.columns[files[0]]
-        if _plain(header) not in FILENAMES and images.of(header, self.folder, self.split):
+        if re.search(r"\d|\.", header) and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
         rest = [i for i, column in enumerate(self.columns) if i != files[0] and not INDEX.fullmatch(_plain(column))]
         splits = [i for i in rest if _plain(self.columns[i]) in SPLITS]

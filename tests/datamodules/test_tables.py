@@ -101,6 +101,16 @@ def test_each_table_labels_the_images_of_its_own_split(root: Path) -> None:
     assert "3 images are left out, since they have no label or are in no split: 2 in test, 1 in train" in tree.notes
 
 
+def test_tables_that_share_images(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", *(f"img/{index}.png" for index in range(3)))
+    all_of_them = {"all.csv": "id,y\n0,a\n1,b\n2,b\n", "train.csv": "id,y\n0,a\n1,b\n", "val.csv": "id,y\n2,b\n"}
+    assert found(root, {**all_of_them}).splits == ["train", "train", "val"]
+    with pytest.raises(
+        ValueError, match=r"val\.csv, row 2 takes img/0\.png for the val split, and not train, as .*all"
+    ):
+        found(root, {"val.csv": "id,y\n0,a\n"})
+
+
 def test_tables_within_split_folders_and_of_one_folder_of_images(root: Path, tmp_path: Path) -> None:
     rows = table("image,label", rows=[("Image_0.jpg", "a"), ("Image_1.jpg", "b")])
     tree = found(root, {"train/labels.csv": rows, "test/labels.csv": rows})
@@ -165,7 +175,7 @@ def test_a_table_that_names_images_twice(root: Path) -> None:
     again = table("filename,label", rows=[*ROWS, ("Image_0.jpg", "ant")])
     assert labels(found(root, {"labels.csv": again})) == FOUND  # once, or it could be in two splits
     with pytest.raises(
-        ValueError, match=r"labels\.csv, row 3 labels train/Image_0.jpg both wolf and ant, and .*b\.csv, row 2"
+        ValueError, match=r"labels\.csv, row 3 labels train/Image_0.jpg ant, and not wolf, as .*b\.csv, row 2"
     ):
         found(root, {"b.csv": "filename,label\nImage_0.jpg,wolf\n"})
 
@@ -173,7 +183,7 @@ def test_a_table_that_names_images_twice(root: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("Image_0.jpg,a\nImage_1.jpg,b\nImage_0.jpg,b", "row 4 labels train/Image_0.jpg both a and b"),
+        ("Image_0.jpg,a\nImage_1.jpg,b\nImage_0.jpg,b", "row 4 labels train/Image_0.jpg b, and not a"),
         ("Image_0.jpg,a\nImage_1.jpg", "row 3 gives no label to Image_1.jpg"),
         ("Image_0.jpg,a\nImage_1.jpg,  ", "row 3 gives no label to Image_1.jpg"),
         ("Image_0.jpg,a\n\nImage_1.jpg,NaN", "row 4 gives Image_1.jpg the label NaN"),

@@ -166,13 +166,13 @@ def read_run(path: Path) -> Run:
             content = parse(path / name)
         except (OSError, ValueError, TypeError, KeyError, csv.Error, yaml.YAMLError):
             content = None
-        if not isinstance(content, kind) or (kind is list and not content):
+        if not isinstance(content, kind):
             run.missing.append(f"{name} cannot be read")
             return empty
         return content
 
     run.config = read("config.yaml", lambda file: yaml.safe_load(file.read_text()), dict, {})
-    run.metrics = read("metrics.csv", read_metrics, list, [])
+    run.metrics = read("metrics.csv", lambda file: read_metrics(file) or None, list, [])
     run.evaluation = read("evaluation.json", lambda file: json.loads(file.read_text()), dict, {})
     run.classes = read("classes.json", lambda file: json.loads(file.read_text()), list, [])
     if run.metrics and not any(key.startswith("test/") for row in run.metrics for key in row):

@@ -2,17 +2,23 @@
 
 import argparse
 import difflib
+import errno
 import re
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 import datamodules
 import lightning_modules
 from parsing import FOLLOWERS, exact_numbers
 
+#: Raised for users, by this project and by Lightning; their text says it all.
+_KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError, MisconfigurationException)
+#: What torch says of mistakes in a configuration, and what these may be.
+_HINTS = {"without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model"}
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
 
@@ -85,10 +91,17 @@ class OneLineErrorParser(LightningArgumentParser):
 
 
 def explain(error: Exception) -> str:
-    """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
+    """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
-    known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
-    return text if known else f"{type(error).__name__}: {text}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{error.filename}: {error.strerror}{': make room on the disk, and start again' if full else ''}"
+    for part, hint in _HINTS.items():
+        if part in text:
+            return f"{text}: {hint}"
+    if isinstance(error, _KNOWN) and text:
+        return text
+    return f"unexpected {type(error).__name__}: {text}" if text else f"unexpected {type(error).__name__}"
 
 
 def condense(message: str) -> str:

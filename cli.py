@@ -40,7 +40,7 @@ from errors import OneLineErrorParser
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from links import link
-from parsing import settle_modes
+from parsing import check_trainer, settle_modes
 from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
 
@@ -111,6 +111,7 @@ class PreimageCLI(LightningCLI):
         config = given[given.subcommand]
         written = config.clone()  # in which a mode that follows from the metric stays open
         settle_modes(config)
+        check_trainer(config.trainer)
         if config.ckpt_path in ("last", "best"):
             config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
@@ -131,6 +132,13 @@ class PreimageCLI(LightningCLI):
         if config.ckpt_path is not None and isinstance(self.model, EncoderModule):  # others may make parts later
             loop = f"{given.subcommand}_loop"
             check_start(config.ckpt_path, self.model, loop, getattr(self.trainer, loop).state_dict())
+
+    def _set_seed(self) -> None:
+        """Seeds all that draws, and says which option a wrong seed comes from."""
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ValueError(f"seed_everything: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's logger and the callbacks that are always on."""
@@ -161,7 +169,10 @@ class PreimageCLI(LightningCLI):
         if config.enable_progress_bar is not False:
             always.append(ProgressBar())
         check_slurm()
-        trainer = self._instantiate_trainer({**config, **kwargs}, always)
+        try:
+            trainer = self._instantiate_trainer({**config, **kwargs}, always)
+        except TypeError as error:  # Lightning's answer to devices that are no number, among others
+            raise ValueError(f"trainer: {error}") from error
         check_processes(trainer)
         return trainer
 

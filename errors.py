@@ -4,6 +4,7 @@ import argparse
 import difflib
 import errno
 import re
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
@@ -43,6 +44,17 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and ends the process with code 2."""
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a command's argument that is a whole number, and none below `least`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[-+]?\d{1,18}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"give a whole number from {least} up, not {text}")
+        return int(text)
+
+    return parse
 
 
 class ShortHelpFormatter(DefaultHelpFormatter):

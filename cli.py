@@ -36,6 +36,7 @@ from callbacks import (
 )
 from callbacks.averaging import REPLACED
 from callbacks.scale import check_processes, check_slurm
+from class_paths import check_class_paths
 from errors import OneLineErrorParser
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
@@ -96,8 +97,12 @@ class PreimageCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the arguments, and gives those that are one number the same value."""
+        """Parses the arguments, refuses what must not be called, and gives those that are one number the same value."""
         super().parse_arguments(parser, args)
+        try:
+            check_class_paths(self.config[self.config.subcommand])
+        except ValueError as error:
+            parser.error(str(error))
         given = parser.parse_args(args, defaults=False)
         command = given.subcommand
         link(self.config[command], given[command], parser.args)

@@ -135,6 +135,10 @@ def condense(message: str) -> str:
         kept.append(f"Got value: {given[:80]}")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
     text = re.sub(r" Subclass types expect one of: .*", "", text)
+    denied = r"\1 is refused, since it could run or overwrite anything: give a part of a training"
+    text = re.sub(r"Importing '(\S+)' is not allowed.*? to allow it\.", denied, text)
+    text = re.sub(r"Type \S*Callable\b.*? expects a function or a callable class: ", "", text)
+    text = re.sub(r" Got value: Namespace\(.*", "", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

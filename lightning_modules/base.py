@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -25,6 +26,9 @@ from .shapes import check_shapes
 Split = Literal["train", "val", "test"]
 #: Images `(B, C, H, W)` and labels `(B,)`, and the images' codes `(B, ...)` where these are cached.
 Batch = Sequence[Tensor]
+
+# What runs commands, opens files or connects is not even imported, for a configuration or for a checkpoint's.
+set_parsing_settings(import_path_denylist=[])  # no more than jsonargparse's own list, which this enforces
 
 FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from cli import PreimageCLI
 from datamodules import InMemoryDataModule
-from errors import CommandParser
+from errors import CommandParser, at_least
 from evaluation.measures import BATCH, reconstruction_errors, to_float
 from evaluation.runs import checkpoint_in, default_device, load_data
-from files import read_metrics, write_atomically
+from files import read_metrics, read_plain, write_atomically
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
 from reporting.tables import markdown_table
@@ -40,14 +40,18 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
     parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")
     parser.add_argument(
-        "--feature_size", type=int, default=224, help="image size at which the network looks, in pixels"
+        "--feature_size", type=at_least(1), default=224, help="image size at which the network looks, in pixels"
     )
-    parser.add_argument("--image_size", type=int, default=COMMON_SIZE, help="size of the reconstructions, about")
+    parser.add_argument(
+        "--image_size", type=at_least(1), default=COMMON_SIZE, help="size of the reconstructions, about"
+    )
     parser.add_argument("--width", type=float, default=0.5, help="width of the decoders, 1 for the paper's")
     parser.add_argument("--config", action="append", default=[], help=f"experiment and overlays, by default {CONFIG}")
     parser.add_argument("--out", type=Path, help="folder of the atlas, by default runs/atlas/NETWORK")
-    parser.add_argument("--optimize", type=int, default=0, help="images for the baseline that needs no training")
-    parser.add_argument("--images", type=int, default=4, help="test images in the figure")
+    parser.add_argument(
+        "--optimize", type=at_least(0), default=0, help="images for the baseline that needs no training"
+    )
+    parser.add_argument("--images", type=at_least(1), default=4, help="test images in the figure")
     options, rest = parser.parse_known_args(args)
     suffix = "_random" if options.weights == "random" else ""
     options.out = options.out or Path("runs/atlas") / f"{options.network}{suffix}"
@@ -109,7 +113,7 @@ def _overlay(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[
     encoder = {"class_path": "FrozenFeatures", "init_args": arguments | {"image_size": options.feature_size}}
     overlay = {"model": {"init_args": {"encoder": encoder, "decoder": decoder}}}
     own = [flag for flag in rest if not flag.startswith("--trainer.")]
-    given = [overlay, features.weights_hash, [yaml.safe_load(Path(name).read_text()) for name in options.config], own]
+    given = [overlay, features.weights_hash, [read_plain(Path(name)) for name in options.config], own]
     settings = hashlib.sha256(json.dumps(given).encode()).hexdigest()
     done = options.out / layer / "done.json"
     if done.is_file() and json.loads(done.read_text())["settings"] != settings:

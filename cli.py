@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ from callbacks import (
     StopOnNaN,
     WandbRunLogger,
 )
+from callbacks.averaging import REPLACED
 from callbacks.scale import check_processes, check_slurm
+from class_paths import check_class_paths
 from errors import OneLineErrorParser
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from links import link
-from parsing import settle_modes
+from parsing import check_trainer, settle_modes
 from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
 
@@ -94,8 +97,12 @@ class PreimageCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the arguments, and gives those that are one number the same value."""
+        """Parses the arguments, refuses what must not be called, and gives those that are one number the same value."""
         super().parse_arguments(parser, args)
+        try:
+            check_class_paths(self.config[self.config.subcommand])
+        except ValueError as error:
+            parser.error(str(error))
         given = parser.parse_args(args, defaults=False)
         command = given.subcommand
         link(self.config[command], given[command], parser.args)
@@ -109,6 +116,7 @@ class PreimageCLI(LightningCLI):
         config = given[given.subcommand]
         written = config.clone()  # in which a mode that follows from the metric stays open
         settle_modes(config)
+        check_trainer(config.trainer)
         if config.ckpt_path in ("last", "best"):
             config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:
@@ -123,10 +131,19 @@ class PreimageCLI(LightningCLI):
         self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
+        for theirs, ours in REPLACED.items():
+            self.parser.add_instantiator(partial(_instantiate, ours), theirs, subclasses=False)
         super().instantiate_classes()
         if config.ckpt_path is not None and isinstance(self.model, EncoderModule):  # others may make parts later
             loop = f"{given.subcommand}_loop"
             check_start(config.ckpt_path, self.model, loop, getattr(self.trainer, loop).state_dict())
+
+    def _set_seed(self) -> None:
+        """Seeds all that draws, and says which option a wrong seed comes from."""
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ValueError(f"seed_everything: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's logger and the callbacks that are always on."""
@@ -157,7 +174,10 @@ class PreimageCLI(LightningCLI):
         if config.enable_progress_bar is not False:
             always.append(ProgressBar())
         check_slurm()
-        trainer = self._instantiate_trainer({**config, **kwargs}, always)
+        try:
+            trainer = self._instantiate_trainer({**config, **kwargs}, always)
+        except TypeError as error:  # Lightning's answer to devices that are no number, among others
+            raise ValueError(f"trainer: {error}") from error
         check_processes(trainer)
         return trainer
 
@@ -197,6 +217,10 @@ class PreimageCLI(LightningCLI):
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
         for picture in sorted(self.run_dir.glob("images/**/*.png")) if self.trainer.is_global_zero else ():
             print(picture)
+
+
+def _instantiate(ours: type[Callback], theirs: type[Callback], *args: Any, **kwargs: Any) -> Callback:
+    return ours(*args, **kwargs)
 
 
 def _quieten() -> None:

@@ -2,17 +2,24 @@
 
 import argparse
 import difflib
+import errno
 import re
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 import datamodules
 import lightning_modules
 from parsing import FOLLOWERS, exact_numbers
 
+#: Raised for users, by this project and by Lightning; their text says it all.
+_KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError, MisconfigurationException)
+#: What torch says of mistakes in a configuration, and what these may be.
+_HINTS = {"without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model"}
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
 
@@ -37,6 +44,17 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and ends the process with code 2."""
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a command's argument that is a whole number, and none below `least`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[-+]?\d{1,18}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"give a whole number from {least} up, not {text}")
+        return int(text)
+
+    return parse
 
 
 class ShortHelpFormatter(DefaultHelpFormatter):
@@ -85,10 +103,17 @@ class OneLineErrorParser(LightningArgumentParser):
 
 
 def explain(error: Exception) -> str:
-    """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
+    """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
-    known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
-    return text if known else f"{type(error).__name__}: {text}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{error.filename}: {error.strerror}{': make room on the disk, and start again' if full else ''}"
+    for part, hint in _HINTS.items():
+        if part in text:
+            return f"{text}: {hint}"
+    if isinstance(error, _KNOWN) and text:
+        return text
+    return f"unexpected {type(error).__name__}: {text}" if text else f"unexpected {type(error).__name__}"
 
 
 def condense(message: str) -> str:
@@ -110,6 +135,10 @@ def condense(message: str) -> str:
         kept.append(f"Got value: {given[:80]}")
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
     text = re.sub(r" Subclass types expect one of: .*", "", text)
+    denied = r"\1 is refused, since it could run or overwrite anything: give a part of a training"
+    text = re.sub(r"Importing '(\S+)' is not allowed.*? to allow it\.", denied, text)
+    text = re.sub(r"Type \S*Callable\b.*? expects a function or a callable class: ", "", text)
+    text = re.sub(r" Got value: Namespace\(.*", "", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

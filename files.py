@@ -5,7 +5,9 @@ import errno
 import fcntl
 import glob
 import hashlib
+import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -14,7 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
 
 #: Ends the name of what is being written: locks on some shared disks do not hold between machines.
 _MACHINE = f"@{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -149,6 +153,73 @@ def run_name(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Reads a `metrics.csv`: one dictionary per row, without the cells that are empty."""
-    with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    """Reads a `metrics.csv`: one dictionary per row, without the cells that are empty.
+
+    Raises:
+        ValueError: It is no table of numbers.
+    """
+    try:
+        with path.open(newline="") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def read_plain(path: Path) -> Any:
+    """Reads a JSON or YAML file of nested mappings, lists, texts and numbers; `1e-4` is a number, a date is a text.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, nested too deep or within itself, or holds what is none of these; file and reason are
+            named.
+    """
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
+        _check_plain(content)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{path} cannot be read: {where}{error.problem or error.context}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} cannot be read: it is nested too deep") from error
+    except (ValueError, TypeError, OverflowError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    return content
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML whose numbers are those of YAML 1.2, and whose dates are texts."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def _check_plain(content: Any) -> None:
+    parts, count = [(content, 0)], 0
+    while parts:
+        part, depth = parts.pop()
+        count += 1
+        if depth > 100 or count > 1_000_000:  # counted as often as it is named: aliases can make much of little
+            raise ValueError("it is nested too deep, or within itself" if depth > 100 else "it holds too much")
+        if isinstance(part, dict):
+            parts += [(value, depth + 1) for value in (*part, *part.values())]
+        elif isinstance(part, list):
+            parts += [(value, depth + 1) for value in part]
+        elif isinstance(part, int):
+            float(part)  # what is too large for it ends as an error wherever it is used
+        elif isinstance(part, str):
+            part.encode()  # half a surrogate pair cannot be written anywhere
+        elif not isinstance(part, float | None):
+            raise ValueError(f"it holds a {type(part).__name__}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from errors import CommandParser
+from errors import CommandParser, at_least
 from lightning_modules.networks.features import layer_shapes, short_names
 
 
@@ -30,6 +30,8 @@ def main(args: Sequence[str]) -> None:
     """
     parser = CommandParser("preimage layers", description=__doc__)
     parser.add_argument("--network", required=True, help="name of a torchvision classification network, as alexnet")
-    parser.add_argument("--image_size", type=int, default=224, help="height and width of the images, by default 224")
+    parser.add_argument(
+        "--image_size", type=at_least(1), default=224, help="height and width of the images, by default 224"
+    )
     options = parser.parse_args(args)
     print_layers(options.network, options.image_size)

@@ -69,3 +69,28 @@ def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:
             yield kind.__name__, part.init_args
         for item in vars(part).values():
             yield from _followers(item)
+
+
+#: The least that each may be; Lightning divides by some of them, and takes what is below for something else.
+_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
+_LEAST |= dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), 0)
+
+
+def check_trainer(trainer: Namespace) -> None:
+    """Looks at the numbers that Lightning does not look at.
+
+    Args:
+        trainer: The options of the trainer.
+
+    Raises:
+        ValueError: One is too small.
+    """
+    for name, least in _LEAST.items():
+        if (value := trainer.get(name)) is not None and value < least:
+            raise ValueError(f"trainer.{name}={value} must be at least {least}")
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, int | float) and not interval > 0:
+        raise ValueError(
+            f"trainer.val_check_interval={interval} must be above 0: to do without validation, set"
+            " trainer.limit_val_batches 0"
+        )

@@ -59,6 +59,8 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     for run in findings.runs:
         if run.missing:
             print(f"{run.path}: {', '.join(run.missing)}")
+    for path in findings.unread:
+        print(f"{path}: cannot be read")
     print(*(out / name for name in ("report.md", "results.csv", "index.html")), sep="\n")
 
 
@@ -105,4 +107,5 @@ def _table(table: Table) -> str:
 
 def _incomplete(findings: Findings) -> str:
     lines = [f"- {plain(str(run.path))}: {plain(', '.join(run.missing))}\n" for run in findings.runs if run.missing]
+    lines += [f"- {plain(str(path))}: cannot be read\n" for path in findings.unread]
     return f"\n### Runs that lack something\n\n{''.join(lines)}" if lines else ""

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from errors import CommandParser
 from files import read_metrics, write_atomically
-from sweep_file import Point, command_of, draw, grid, read_sweep
+from sweep_file import LIMIT, Point, command_of, draw, grid, read_sweep
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -36,8 +36,8 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options, rest = parser.parse_known_args(args)
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: give 1 or more")
-    if options.count is not None and options.count < 1:
-        parser.error(f"--count {options.count}: give 1 or more")
+    if options.count is not None and not 1 <= options.count <= LIMIT:
+        parser.error(f"--count {options.count}: give 1 or more, at most {LIMIT:,}")
     options.out = options.out or Path("runs/sweeps") / options.file.stem
     return options, rest
 
@@ -80,7 +80,7 @@ def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     seed = recorded["seed"] if options.seed is None else options.seed
     count = options.count or sweep.get("run_cap")
     if sweep["method"] == "grid":
-        points = grid(sweep["parameters"])[:count]
+        points = grid(sweep["parameters"], count)
     else:
         count = count or len(recorded["points"])
         if not count:

@@ -1,17 +1,20 @@
 """Sweep files in W&B's format: what they may hold, their points, and the command of each."""
 
-import itertools
 import json
 import math
+import os
 import random
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
+from files import read_plain
 
 Point = dict[str, Any]
+
+#: Points of a sweep at most: its record and its table hold all of them.
+LIMIT = 100_000
 
 _TOP = {"program", "method", "metric", "parameters", "command", "name", "description", "project", "entity", "run_cap"}
 _RANGES = ("int_uniform", "uniform", "log_uniform", "log_uniform_values", "inv_log_uniform", "inv_log_uniform_values")
@@ -41,18 +44,37 @@ def read_sweep(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: Something is missing, unknown, or needs W&B's server.
     """
-    sweep = yaml.safe_load(path.read_text())
+    sweep = read_plain(path)
     if not isinstance(sweep, dict) or not {"program", "method", "parameters"} <= set(sweep):
         raise ValueError(f"{path} is no sweep: it needs the keys program, method and parameters")
     if sweep["method"] not in ("grid", "random") or "early_terminate" in sweep:
         raise ValueError(f"{path}: here is method grid or random without early_terminate; more needs `wandb sweep`")
-    if unknown := set(sweep) - _TOP:
-        raise ValueError(f"{path}: W&B's sweeps know no {', '.join(sorted(unknown))}")
-    cap, metric = sweep.get("run_cap", 1), sweep.get("metric", {"name": ""})
-    if type(cap) is not int or cap < 1 or not isinstance(metric, dict) or "name" not in metric:
-        raise ValueError(f"{path}: run_cap must be a whole number from 1 up, and metric have a name")
+    if unknown := sorted(map(str, set(sweep) - _TOP)):
+        raise ValueError(f"{path}: W&B's sweeps know no {', '.join(unknown)}")
+    if wrong := _not_finite(sweep):
+        raise ValueError(f"{path}: {wrong} is NaN or infinite: give a finite number")
+    cap, metric = sweep.get("run_cap", 1), sweep.get("metric", {"name": "metric"})
+    if type(cap) is not int or not 1 <= cap <= LIMIT:
+        raise ValueError(f"{path}: run_cap must be a whole number from 1 up, at most {LIMIT:,}, not {cap}")
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str) or not metric["name"]:
+        raise ValueError(f"{path}: let metric have a name, as {{name: val/loss, goal: minimize}}, not {metric}")
+    if metric.get("goal", "minimize") not in ("minimize", "maximize"):
+        raise ValueError(f"{path}: the goal of the metric is minimize or maximize, not {metric['goal']}")
+    command = sweep.get("command")
+    if not isinstance(sweep["program"], str) or not isinstance(command, list | None):
+        raise ValueError(f"{path}: program must be a file, and command a list such as [${{interpreter}}, ${{program}}]")
+    if any(isinstance(word, dict | list | None) for word in command or []):
+        raise ValueError(f"{path}: command must be a list of words, not {command}")
     sweep["parameters"] = _checked(path, "", sweep["parameters"])
     return sweep
+
+
+def _not_finite(part: Any, name: str = "") -> str | None:
+    """The name of the first number that is none."""
+    if isinstance(part, float) and not math.isfinite(part):
+        return name
+    parts = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    return next((wrong for key, value in parts if (wrong := _not_finite(value, f"{name}.{key}".strip(".")))), None)
 
 
 def _checked(path: Path, above: str, parameters: Any) -> dict[str, Any]:
@@ -60,7 +82,9 @@ def _checked(path: Path, above: str, parameters: Any) -> dict[str, Any]:
         raise ValueError(f"{path}: the parameters{above and ' of '}{above} must be a mapping, and not {parameters}")
     checked: dict[str, Any] = {}
     for key, given in parameters.items():
-        name = f"{above}.{key}" if above else str(key)
+        if not isinstance(key, str) or not key:
+            raise ValueError(f"{path}: the name of a parameter must be a text, not {key}: put it in quotes")
+        name = f"{above}.{key}" if above else key
         if isinstance(given, dict) and set(given) == {"parameters"}:
             checked[key] = {"parameters": _checked(path, name, given["parameters"])}
             continue
@@ -107,30 +131,50 @@ def _default_distribution(given: dict[str, Any]) -> str | None:
     return {int: "int_uniform", float: "uniform"}.get(kinds.pop()) if len(kinds) == 1 else None
 
 
-def grid(parameters: dict[str, Any]) -> list[Point]:
+def grid(parameters: dict[str, Any], count: int | None = None) -> list[Point]:
     """All combinations, the last parameter changing fastest.
 
     Args:
         parameters: The parameters of `read_sweep`.
+        count: So many of them at most, the first ones.
 
     Raises:
-        ValueError: A parameter is continuous.
+        ValueError: A parameter is continuous, or there are too many points.
     """
-    choices: list[list[Any]] = []
-    for name, given in parameters.items():
+    points = _size(parameters) if count is None else min(count, _size(parameters))
+    if points > LIMIT:
+        raise ValueError(
+            f"the grid has {points:,} points, more than {LIMIT:,}: give fewer values, or take the first with --count N"
+        )
+    return [_point(parameters, index) for index in range(points)]
+
+
+def _size(parameters: dict[str, Any]) -> int:
+    return math.prod(_choices(name, given) for name, given in parameters.items())
+
+
+def _choices(name: str, given: dict[str, Any]) -> int:
+    if "parameters" in given:
+        return _size(given["parameters"])
+    if given["distribution"] == "int_uniform":
+        return int(given["max"] - given["min"] + 1)
+    if given["distribution"] == "constant" or given["distribution"].startswith("categorical"):
+        return len(given.get("values", [None]))
+    raise ValueError(f"a grid needs values for {name}, not {given['distribution']}: give some, or method random")
+
+
+def _point(parameters: dict[str, Any], index: int) -> Point:
+    """The point of an index, whose digits are the choices of the parameters."""
+    point: Point = {}
+    for name, given in reversed(parameters.items()):
+        index, choice = divmod(index, _choices(name, given))
         if "parameters" in given:
-            choices.append(grid(given["parameters"]))
-        elif given["distribution"] == "constant":
-            choices.append([given["value"]])
-        elif given["distribution"].startswith("categorical"):
-            choices.append(given["values"])
+            point[name] = _point(given["parameters"], choice)
         elif given["distribution"] == "int_uniform":
-            choices.append(list(range(given["min"], given["max"] + 1)))
+            point[name] = given["min"] + choice
         else:
-            raise ValueError(
-                f"a grid needs values for {name}, not {given['distribution']}: give some, or method random"
-            )
-    return [dict(zip(parameters, values, strict=True)) for values in itertools.product(*choices)]
+            point[name] = given["values"][choice] if "values" in given else given["value"]
+    return dict(reversed(point.items()))
 
 
 def draw(parameters: dict[str, Any], generator: random.Random) -> Point:
@@ -139,11 +183,19 @@ def draw(parameters: dict[str, Any], generator: random.Random) -> Point:
     Args:
         parameters: The parameters of `read_sweep`.
         generator: Where chance comes from.
+
+    Raises:
+        ValueError: A distribution reaches numbers that are too large.
     """
-    return {
-        name: draw(given["parameters"], generator) if "parameters" in given else _draw(given, generator)
-        for name, given in parameters.items()
-    }
+    point: Point = {}
+    for name, given in parameters.items():
+        try:
+            point[name] = draw(given["parameters"], generator) if "parameters" in given else _draw(given, generator)
+            if _not_finite(point[name], name):
+                raise OverflowError
+        except OverflowError as error:
+            raise ValueError(f"the parameter {name} reaches numbers that are too large: it has {given}") from error
+    return point
 
 
 def _draw(given: dict[str, Any], generator: random.Random) -> Any:
@@ -183,14 +235,33 @@ def command_of(sweep: dict[str, Any], point: Point) -> list[str]:
         point: The values of its parameters.
 
     Raises:
-        ValueError: It has a macro that is not known here.
+        ValueError: It has a macro that is not known here, or that of an environment variable that is not set.
     """
-    flags = [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in point.items()
-    ]  # JSON is YAML, which the flags are read as
-    macros = {"${env}": [], "${interpreter}": [sys.executable], "${program}": [sweep["program"]], "${args}": flags}
-    command = sweep.get("command") or list(macros)
-    for part in command:
-        if re.fullmatch(r"\$\{.*\}", str(part)) and part not in macros:
-            raise ValueError(f"the sweep's command has {part}; known here are {' '.join(macros)}")
-    return [word for part in command for word in macros.get(part, [str(part)])]
+    # JSON is YAML, which the flags are read as.
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in point.items()}
+    switches = [f"--{name}" if point[name] is True else f"--{name}={text}" for name, text in texts.items()]
+    macros = {
+        "${env}": [],
+        "${interpreter}": [sys.executable],
+        "${program}": [sweep["program"]],
+        "${args}": [f"--{name}={text}" for name, text in texts.items()],
+        "${args_no_hyphens}": [f"{name}={text}" for name, text in texts.items()],
+        "${args_no_boolean_flags}": [
+            flag for flag, value in zip(switches, point.values(), strict=True) if value is not False
+        ],
+    }
+    words: list[str] = []
+    for part in map(str, sweep.get("command") or ["${env}", "${interpreter}", "${program}", "${args}"]):
+        part = re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", _environment, part)
+        if re.fullmatch(r"\$\{.*\}", part) and part not in macros:
+            known = " ".join([*macros, "${envvar:NAME}"])
+            raise ValueError(f"the sweep's command has {part}; known here are {known}")
+        words += macros.get(part, [part])
+    return words
+
+
+def _environment(found: re.Match[str]) -> str:
+    """The variable's value; W&B's agent would put the name in its place where it is not set."""
+    if found[1] not in os.environ:
+        raise ValueError(f"the sweep's command has {found[0]}, and the environment has no {found[1]}: export it")
+    return os.environ[found[1]]

@@ -12,6 +12,8 @@ from torch import Tensor
 from files import write_atomically
 from lightning_modules.metrics import direction
 
+from .averaging import AveragedWeights
+
 BEST = "best"
 
 
@@ -54,11 +56,16 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=enable_version_counter,
             **kwargs,
         )
+        self._of_average = False  # whether what is kept are averages of weights
 
     @property
     def _legacy_state_key(self) -> str:  # type: ignore[override]
         # Under which checkpoints hold it that were written by a ModelCheckpoint.
         return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was kept so far."""
+        return super().state_dict() | {"of_average": self._of_average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes what was kept so far, also where the run's folder was moved since."""
@@ -72,6 +79,7 @@ class BestCheckpoint(ModelCheckpoint):
             scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
             state_dict = state_dict | paths | {"dirpath": self.dirpath, "best_k_models": scores}
         super().load_state_dict(state_dict)
+        self._of_average = state_dict.get("of_average", False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps, of what a resumed run has kept so far, as many as are wanted now."""
@@ -100,6 +108,18 @@ class BestCheckpoint(ModelCheckpoint):
             path = self.format_checkpoint_name(monitor_candidates, ver=version)
             version += 1
         return path
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Compares averages of weights, once there are any, with each other alone."""
+        outdated: list[str] = []
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if not self._of_average and any(isinstance(one, AveragedWeights) and one.averages for one in callbacks):
+            self._of_average = True
+            outdated, self.best_k_models = list(self.best_k_models), {}
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        for path in outdated if self.save_top_k > 0 else ():
+            if path not in self.best_k_models:
+                self._remove_checkpoint(trainer, path)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)

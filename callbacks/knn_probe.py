@@ -35,7 +35,7 @@ class KNNProbe(Callback):
         """Says once where there is nothing to probe."""
         before, train = self._labelled, getattr(getattr(trainer, "datamodule", None), "train_set", None)
         self._labelled = train is None or bool((train.labels >= 0).any())
-        if before and not self._labelled:
+        if before and not self._labelled and stage != "predict":
             rank_zero_info("KNNProbe is left out: the data has no labels")
 
     def on_validation_batch_end(

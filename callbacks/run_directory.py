@@ -144,9 +144,15 @@ class RunDirectory(Callback):
             write_atomically(path, lambda file: file.write_text(self.config))
         if stage == "fit" and (job := slurm_job()):
             write_atomically(run_dir / "slurm_job", lambda file: file.write_text(job))
-        for file, attribute in (("classes.json", "class_names"), ("bad_images.json", "bad_images")):
-            if value := getattr(getattr(trainer, "datamodule", None), attribute, None):
-                write_atomically(run_dir / file, partial(Path.write_text, data=json.dumps(value, indent=2)))
+        data = getattr(trainer, "datamodule", None)
+        classes, bad = run_dir / "classes.json", getattr(data, "bad_images", None)
+        if (names := getattr(data, "class_names", None)) is not None:
+            if hasattr(pl_module, "num_classes"):
+                _check_order(classes, names)
+            if stage == "fit" or not classes.exists():
+                write_atomically(classes, partial(Path.write_text, data=json.dumps(names, indent=2)))
+        if bad:
+            write_atomically(run_dir / "bad_images.json", partial(Path.write_text, data=json.dumps(bad, indent=2)))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)
@@ -156,6 +162,24 @@ class RunDirectory(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and logger.version is not None:
                 checkpoint["wandb_id"] = logger.version
+
+
+def _check_order(path: Path, names: list[str]) -> None:
+    """Compares the order of the classes with that of the training, in which the model counts them.
+
+    Raises:
+        ValueError: The data has the same classes in another order.
+    """
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return
+    if before != names and isinstance(before, list) and sorted(map(str, before)) == sorted(names):
+        first = next(place for place, pair in enumerate(zip(before, names, strict=True)) if len(set(pair)) > 1)
+        raise ValueError(
+            f"class {first} is {before[first]} in {path} and {names[first]} in the data: train anew, or rename the"
+            " classes so that they come in the order of that file"
+        )
 
 
 def slurm_job() -> str | None:

@@ -73,7 +73,6 @@ class DecodedImagesDataModule(InMemoryDataModule):
             tree = self._find(source)
             for note in tree.notes:
                 rank_zero_info(note)
-            self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # its errors come before the decoding
             cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
             if bad := list(cache.bad.items()):
                 if len(bad) == len(tree.names):
@@ -83,7 +82,10 @@ class DecodedImagesDataModule(InMemoryDataModule):
             splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
             if self.trainer is not None and self.trainer.training and not len(splits["train"]):
                 there = " and ".join(name for name, index in splits.items() if len(index))
-                raise ValueError(f"{self.root} has no image to train on, only a split {there}: set data.root to that")
+                raise ValueError(
+                    f"{self.root} has no image to train on, since all are for {there}: set data.root to that folder, or"
+                    " smaller fractions"
+                )
             self._opened = tree, cache, splits
         return self._opened
 

@@ -1,5 +1,6 @@
 """Labels and splits of images by the folders in which they lie."""
 
+import re
 from collections import defaultdict
 from collections.abc import Set
 
@@ -33,6 +34,10 @@ def class_folders(images: list[Image], split: SplitName | None = None, known: Se
     classes = sorted({parts[0] for _, parts in images if len(parts) > 1})
     if len(images) / 2 < len(loose) < len(images):
         raise ValueError(f"{len(loose)} images, as {loose[0]}, lie beside {_some(classes)}: are these classes? {TELL}")
+    for outer in classes if len(classes) > 2 else []:
+        inner = {parts[1] for _, parts in images if parts[0] == outer and len(parts) > 2}
+        if inner == {*classes} - {outer}:
+            raise ValueError(f"{outer}/ holds {_some(sorted(inner))} again, which are beside it: move one away")
     if known and len(classes) == 1 and folded(classes[0]) not in known:
         classes = []
     return [Entry(name, parts[0] if classes and len(parts) > 1 else None, split) for name, parts in images]
@@ -53,21 +58,42 @@ def split_folders(names: list[str]) -> tuple[list[Entry], list[str]] | None:
         ValueError: A folder may as well be a class as a split, or there is more than one tree.
     """
     trees: dict[tuple[str, ...], dict[str, list[Image]]] = defaultdict(lambda: defaultdict(list))
+    named = _split_names(
+        {folder for place in {name.rpartition("/")[0] for name in names} for folder in place.split("/")}
+    )
     for name in names:
         parts = name.split("/")
-        level = next((i for i, part in enumerate(parts[:-1]) if split_named(part)), None)
+        level = next((i for i, part in enumerate(parts[:-1]) if part in named), None)
         if level is not None:
             trees[tuple(parts[:level])][parts[level]].append((name, parts[level + 1 :]))
     if not trees:
         return None
     tops = sorted(top for top in trees if len(top) == min(map(len, trees)))
-    found, notes = _in_classes(tops, trees) if len(tops) > 1 else _in_tree(tops[0], trees[tops[0]], names)
+    found, notes = _in_classes(tops, trees, named) if len(tops) > 1 else _in_tree(tops[0], trees[tops[0]], named, names)
     entries = {entry.name: entry for entry in found}
     return [entries[name] for name in names if name in entries], notes
 
 
+def _split_names(folders: Set[str]) -> dict[str, SplitName]:
+    """The split of each folder that names one, alone, or as one of a pair such as `seg_train` and `seg_test`."""
+    named = {folder: split for folder in folders if (split := split_named(folder))}
+    alike: dict[str, dict[str, SplitName]] = defaultdict(dict)
+    for folder in folders - set(named):
+        words = re.split(r"[\W_]+", folder.lower())
+        splits = [(word, split) for word in words if (split := split_named(word))]
+        if len(splits) == 1:
+            alike[" ".join(word for word in words if word != splits[0][0])][folder] = splits[0][1]
+    pairs = [same for same in alike.values() if len(set(same.values())) > 1]
+    if len(pairs) > 1:
+        names = sorted(name for same in pairs for name in same)
+        raise ValueError(
+            f"{_some(names)} name a class and a split in one: move the images to train/CLASS/, test/CLASS/"
+        )
+    return named | (pairs[0] if pairs else {})
+
+
 def _in_classes(
-    tops: list[tuple[str, ...]], trees: dict[tuple[str, ...], dict[str, list[Image]]]
+    tops: list[tuple[str, ...]], trees: dict[tuple[str, ...], dict[str, list[Image]]], named: dict[str, SplitName]
 ) -> tuple[list[Entry], list[str]]:
     """Images as `CLASS/train/*.jpg`."""
     flat = all(len(parts) == 1 for top in tops for images in trees[top].values() for _, parts in images)
@@ -75,7 +101,7 @@ def _in_classes(
         first, second = ("/".join((*top, min(trees[top]))) for top in tops[:2])
         raise ValueError(f"there is more than one tree, as {first} and {second}: set data.root to one of them")
     found = [
-        Entry(name, top[-1], split_named(folder))
+        Entry(name, top[-1], named[folder])
         for top in tops
         for folder, images in trees[top].items()
         for name, _ in images
@@ -83,11 +109,13 @@ def _in_classes(
     return found, []
 
 
-def _in_tree(top: tuple[str, ...], folders: dict[str, list[Image]], names: list[str]) -> tuple[list[Entry], list[str]]:
+def _in_tree(
+    top: tuple[str, ...], folders: dict[str, list[Image]], named: dict[str, SplitName], names: list[str]
+) -> tuple[list[Entry], list[str]]:
     """Images as `train/CLASS/*.jpg`, below the folder `top`."""
-    splits: dict[SplitName | None, list[str]] = defaultdict(list)
+    splits: dict[SplitName, list[str]] = defaultdict(list)
     for folder in sorted(folders):
-        splits[split_named(folder)].append(folder)
+        splits[named[folder]].append(folder)
     below = "/".join((*top, ""))
     notes = [f"{' and '.join(same)} are both the {split} split" for split, same in splits.items() if len(same) > 1]
     inner = ((name, name.removeprefix(below).split("/")) for name in names if name.startswith(below))

@@ -77,7 +77,9 @@ class ImageFolderDataModule(DecodedImagesDataModule):
             raise ValueError(f"{self.root} is a tree of Tiny ImageNet: --data TinyImageNetDataModule takes it")
         if any(IDX.search(name) for name in source.sizes) and not source.images():
             raise ValueError(f"{self.root} holds IDX files: --data MNISTDataModule takes them")
-        return find_images(source, self.layout, self.wanted)
+        tree = find_images(source, self.layout, self.wanted)
+        self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # before anything is decoded
+        return tree
 
     def _split(self, tree: ImageTree, good: Tensor) -> dict[str, Tensor]:
         """Takes the splits of the tree, and draws a stratified share of `train` for those that it lacks."""
@@ -90,7 +92,7 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         missing = {name: part for name, part in self.fractions.items() if total and part and not len(splits[name])}
         if none := [f"data.{name}_fraction={part}" for name, part in missing.items() if not round(part * total)]:
             raise ValueError(
-                f"{self.root}: {total} images are too few for {' and '.join(none)}: set 0 to do without such a split,"
+                f"{self.root}: too few images ({total}) for {' and '.join(none)}: set 0 to do without such a split,"
                 f" or at least {math.ceil(100 / total) / 100}"
             )
         for name, fraction in missing.items():

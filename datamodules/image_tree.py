@@ -1,7 +1,6 @@
 """Finds images, labels and splits in a folder or zip file, by the layouts in which data sets are passed around."""
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -63,8 +62,10 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
     if layout == "flat":
         entries = [Entry(name, None, None) for name in names]
     if not entries:
-        why = "".join(f"; {reason}" for reason, _ in unused)
+        why = f"; {unused[0].reason}" if unused else ""
         raise ValueError(f"{source.root} holds {len(names)} images, but not as {EXPECTED}; it has {source.seen()}{why}")
+    if any(entry.split == "train" for entry in entries):  # what is in none of the splits is not for the training
+        entries = [entry for entry in entries if entry.split]
     labelled, spelled = _one_spelling([entry for entry in entries if entry.label])
     classes = sorted({str(entry.label) for entry in labelled})
     train = [entry for entry in entries if entry.split in (None, "train")]  # without any, the rest is good for a test
@@ -87,7 +88,7 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
 def _why_unlabelled(entries: list[Entry], classes: list[str]) -> str:
     if not classes:
         return f"{len(entries)} images without labels"
-    why = f"all are of the class {classes[0]}" if len(classes) == 1 else "no image to train on has one"
+    why = f"{classes[0]} would be their only class" if len(classes) == 1 else "no image to train on has one"
     return f"{len(entries)} images are taken without labels, since {why}"
 
 
@@ -105,11 +106,11 @@ def _one_spelling(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
 
     Within a split `A` and `a` may be letters.
     """
-    entries = [entry._replace(label=unicodedata.normalize("NFC", entry.label or "").strip()) for entry in entries]
-    names = sorted({entry.label or "" for entry in entries}, key=lambda name: (len(name), name))
+    plain = {entry.label or "": (entry.label or "").strip() for entry in entries}
+    names = sorted(set(plain.values()), key=lambda name: (len(name), name))
     first: dict[Decimal, str] = {}
     spelled = {name: first.setdefault(Decimal(name), name) for name in names if NUMBER.fullmatch(name)}
-    trained = {entry.label or "" for entry in entries if entry.split in (None, "train")}
+    trained = {plain[entry.label or ""] for entry in entries if entry.split in (None, "train")}
     same = defaultdict(list)
     for name in sorted(trained):
         same[folded(name)].append(name)
@@ -121,4 +122,5 @@ def _one_spelling(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
         notes.append(f"classes that differ only in spelling are one: {', '.join(changed[:5])}")
     if apart := [" and ".join(alike) for alike in same.values() if len(alike) > 1 and len(alike[0]) > 1]:
         notes.append(f"classes that differ only by case are kept apart: {', '.join(apart[:5])}")
-    return [entry._replace(label=spelled.get(entry.label or "", entry.label)) for entry in entries], notes
+    final = {label: spelled.get(name, name) for label, name in plain.items()}
+    return [Entry(name, final[label or ""], split) for name, label, split in entries], notes

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -152,7 +152,7 @@ class InMemoryDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the test split, in order; none where the split is empty."""
         if not len(self.test_set):
-            rank_zero_warn("the test split has no images: nothing is tested")
+            rank_zero_info("the test split has no images: nothing is tested")
             return []
         return self._loader(self.test_set)
 

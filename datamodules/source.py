@@ -41,8 +41,7 @@ class Source:
 
         Raises:
             FileNotFoundError: There is neither.
-            ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb; or a folder
-                cannot be read.
+            ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
         """
         self.root = root
         self.expected = expected
@@ -105,7 +104,7 @@ class Source:
         waiting = [self.root]
         while waiting:
             linked: list[Path] = []
-            for folder, folders, names in (step for top in waiting for step in os.walk(top, onerror=_raise)):
+            for folder, folders, names in (step for top in waiting for step in os.walk(top, onerror=self._unreadable)):
                 here = Path(folder)
                 prefix = "" if here == self.root else f"{here.relative_to(self.root).as_posix()}/"
                 if (identity := _identity(here)) in places:
@@ -128,6 +127,9 @@ class Source:
         if broken:
             self.notes.append(f"{len(broken)} links lead nowhere and are left out, as {broken[0]}")
         return files
+
+    def _unreadable(self, error: OSError) -> None:
+        self.notes.append(f"{error.filename} cannot be read and is left out ({error.strerror})")
 
     def _read_again(
         self,
@@ -168,10 +170,6 @@ def is_hidden(name: str) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     info = folder.stat()
     return info.st_dev, info.st_ino
-
-
-def _raise(error: OSError) -> None:
-    raise ValueError(f"{error.filename} cannot be read ({error.strerror}): allow it, or move it away") from error
 
 
 def _refusal(member: zipfile.ZipInfo) -> str | None:

@@ -21,8 +21,13 @@ def split_named(name: str) -> SplitName | None:
 
 
 def split_of_path(path: str) -> SplitName | None:
-    """The split that the outermost of the folders of a path names."""
-    return next((split for part in path.split("/")[:-1] if (split := split_named(part))), None)
+    """The split that the outermost of the folders of a path names, if there is one."""
+    return _split_of_folder(path.rpartition("/")[0])
+
+
+@cache
+def _split_of_folder(folder: str) -> SplitName | None:
+    return next((split for part in folder.split("/") if (split := split_named(part))), None)
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,9 @@ LABELS = [
     {"class", "classes", "classname", "category", "categoryname", "target", "labelname"},
     {"classid", "classindex", "labelid", "labelindex", "categoryid"},
 ]
-SPLITS = {"split", "subset", "set", "dataset", "partition", "phase"}
+SPLITS = {"split", "subset", "set", "dataset", "partition", "phase", "fold"}
+#: What programs write for a label that is not known; NA and None may be classes.
+NO_LABEL = {"", "nan", "null", "<na>", "#n/a", "n/a"}
 INDEX = re.compile(r"|index|unnamed\d*")  # what pandas writes before the columns
 
 
@@ -69,9 +71,12 @@ def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[
             continue
         for entry, row in entries:
             before, where = found.setdefault(entry.name, (entry, row))
+            here = "" if where.startswith(table.where) else f", as {where} does: set --data.table to one"
             if before.label != entry.label:
-                other = "" if where.startswith(table.where) else f", and {where} otherwise: set --data.table to one"
-                raise ValueError(f"{row} labels {entry.name} both {before.label} and {entry.label}{other}")
+                raise ValueError(f"{row} labels {entry.name} {entry.label}, and not {before.label}{here}")
+            if before.split and entry.split and before.split != entry.split:
+                raise ValueError(f"{row} takes {entry.name} for the {entry.split} split, and not {before.split}{here}")
+            found[entry.name] = before._replace(split=before.split or entry.split), where
         notes += table.notes
     if not found and (wanted.table or wanted.filename_column or wanted.label_column):
         raise ValueError("; ".join(reason for reason, _ in unused) or f"{source.root} has no table of labels")
@@ -84,18 +89,20 @@ def _tables(source: Source, wanted: Wanted) -> "Iterator[_Table]":
         asked = wanted.table.replace("\\", "/").removeprefix("./")
         tables = [name for name in source.sizes if f"/{name}".endswith(f"/{asked}")]
         if not tables and Path(wanted.table).is_file():
-            yield _Table(wanted.table, "", None, Path(wanted.table).read_bytes())
+            yield _Table(wanted.table, "", _split_of_table(Path(wanted.table).name), Path(wanted.table).read_bytes())
             return
         if len(tables) != 1:
             which = f"is {' as well as '.join(tables[:2])}" if tables else f"is neither in {source.root} nor a file"
             raise ValueError(f"data.table={wanted.table} {which}: give the path of one table")
     for name in sorted(tables, key=lambda name: (name.count("/"), name)):
-        folder, _, file = name.rpartition("/")
-        if "submission" not in file.lower() or wanted.table:
-            words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", file.rpartition(".")[0])
-            splits = {split for word in words if (split := split_named(word))}
-            split = split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
-            yield _Table(f"{source.root}: {name}", folder, split, source.read(name))
+        yield _Table(f"{source.root}: {name}", name.rpartition("/")[0], _split_of_table(name), source.read(name))
+
+
+def _split_of_table(name: str) -> SplitName | None:
+    """The split that a folder of a table's path names, or else the only one in its own name, as `train_labels.csv`."""
+    words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+", name.rpartition("/")[2].rpartition(".")[0])
+    splits = {split for word in words if (split := split_named(word))}
+    return split_of_path(name) or (splits.pop() if len(splits) == 1 else None)
 
 
 class _Table:
@@ -123,7 +130,7 @@ class _Table:
 
     def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """The rows that are not empty, with the numbers of their lines."""
-        stream = io.StringIO(text, newline="")
+        stream = io.StringIO(re.sub(r'" +(?=[,;\t|\r\n])', '"', text), newline="")
         said = re.fullmatch(r'"?sep=(.)"?\s*', stream.readline())  # Excel's own first line
         if not said:
             stream.seek(0)
@@ -144,7 +151,10 @@ class _Table:
         """The images that are given a label, each with where it is."""
         if not self.columns:
             return Unused(f"{self.where} is empty")
-        has = f"{self.where} has the columns {', '.join(self.columns[:8])}{', ...' if len(self.columns) > 8 else ''}"
+        if "submission" in self.where.rpartition("/")[2].lower() and not wanted.table:
+            return Unused(f"{self.where} is a form to be filled in, and gives no labels")
+        some = [column[:20] for column in self.columns[:8]] + ["..."] * (len(self.columns) > 8)
+        has = f"{self.where} has the columns {', '.join(some)}"
         asked = [name for name in (wanted.filename_column, wanted.label_column) if name and self._named(name) is None]
         if asked:
             return Unused(f"{has}, and no {asked[0]}", unclear=True)
@@ -153,18 +163,23 @@ class _Table:
             say = "several may name" if files else "none names"
             return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=bool(files))
         header = self.columns[files[0]]
-        if _plain(header) not in FILENAMES and images.of(header, self.folder, self.split):
+        if re.search(r"\d|\.", header) and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
         rest = [i for i, column in enumerate(self.columns) if i != files[0] and not INDEX.fullmatch(_plain(column))]
-        split = next((i for i in rest if _plain(self.columns[i]) in SPLITS and self._names_splits(i)), None)
-        labels = self._label_columns([i for i in rest if i != split], wanted.label_column)
+        splits = [i for i in rest if _plain(self.columns[i]) in SPLITS]
+        split = next(filter(self._names_splits, splits), None)
+        labels = self._label_columns([i for i in rest if i not in splits], wanted.label_column)
         if len(labels) != 1:
             say = "several may hold" if labels else "none holds"
             return Unused(f"{has}: {say} labels (--data.label_column)", unclear=bool(labels))
         rows = list(self.rows)
         if not any("".join(cells[labels[0] : labels[0] + 1]) for _, cells in rows):
             return Unused(f"{has}: {self.columns[labels[0]]} is empty")
-        self.notes.append(f"{self.where} labels the images ({self.columns[files[0]]}, {self.columns[labels[0]]})")
+        self.notes.append(f"{self.where} labels the images ({header}, {self.columns[labels[0]]})")
+        if split is None and splits:
+            self.notes.append(
+                f"{self.where}: {self.columns[splits[0]]} does not hold train, val and test: it is not read"
+            )
         return [self._entry(images, line, cells, files[0], labels[0], split) for line, cells in rows]
 
     def _named(self, name: str) -> int | None:
@@ -179,7 +194,9 @@ class _Table:
         ranks = [FILENAMES.index(name) if name in FILENAMES else len(FILENAMES) for name in map(_plain, self.columns)]
         cells = [{row[i] for _, row in self.head if len(row) > i} for i in range(len(self.columns))]
         hits = [sum(bool(images.of(cell, self.folder, self.split)) for cell in column) for column in cells]
-        found = [i for i in range(len(self.columns)) if hits[i]]
+        found = [
+            i for i, column in enumerate(map(_plain, self.columns)) if hits[i] and column not in set().union(*LABELS)
+        ]
         found = found or [i for i, rank in enumerate(ranks) if rank < FILENAMES.index("id")]
         best = min(((ranks[i], -hits[i]) for i in found), default=None)
         return [i for i in found if (ranks[i], -hits[i]) == best]
@@ -200,7 +217,7 @@ class _Table:
         if any(cells[len(self.columns) :]):
             raise ValueError(f"{row} has {len(cells)} cells for {len(self.columns)} columns: quote what holds a comma")
         cells = cells + [""] * (len(self.columns) - len(cells))
-        if cells[label].lower() in ("", "nan"):
+        if cells[label].lower() in NO_LABEL:
             what = f"no label to {cells[file]}" if not cells[label] else f"{cells[file]} the label {cells[label]}"
             raise ValueError(f"{row} gives {what}: add it, or remove the row")
         name, own = images.one(cells[file], self.folder, self.split, row), self.split
@@ -215,6 +232,7 @@ class _Images:
     """Finds the images that cells of tables name, by any part of their path, of any case, with or without a suffix."""
 
     def __init__(self, names: list[str], root: Path) -> None:
+        self.names = set(names)
         self.top = f"/{folded(root.stem if root.is_file() else root.name)}/"
         self.whole: dict[str, list[str]] = defaultdict(list)
         self.stems: dict[str, list[str]] = defaultdict(list)
@@ -226,6 +244,10 @@ class _Images:
     def of(self, cell: str, folder: str, split: SplitName | None) -> list[str]:
         """The images that a cell may mean, in a table that lies in a folder and is of a split."""
         path = cell.replace("\\", "/").removeprefix("./")
+        for place in ("train/", "images/", ""):  # where most tables have them
+            name = f"{folder}/{place}{path}" if folder else f"{place}{path}"
+            if name in self.names and (split is None or split_of_path(name) in (None, split)):
+                return [name]
         key = folded(path)
         file = key.rpartition("/")[2]
         found = [name for name in self.whole.get(file, ()) if f"{self.top}{folded(name)}".endswith(f"/{key}")]
@@ -236,13 +258,10 @@ class _Images:
             found = [name for name in found if split_of_path(name) in (None, split)]
         if len(found) < 2:
             return found
-        # Of equal names, those of the training images, near to the table, in the usual folders, of the same case.
+        # Of equal names, those of the training images, near to the table, of the same case.
         found = [name for name in found if split or split_of_path(name) in (None, "train")] or found
         shared = {name: len(os.path.commonpath([f"/{folder}", f"/{name}"])) for name in found}
         found = [name for name in found if shared[name] == max(shared.values())]
-        usual = ("/".join(filter(None, (folder, place, path))) for place in ("train", "images", ""))
-        chosen = next((name for name in usual if name in found), None)
-        found = [chosen] if chosen else found
         return [name for name in found if f"/{name}".endswith(f"/{path}")] or found
 
     def one(self, cell: str, folder: str, split: SplitName | None, row: str) -> str:
@@ -251,17 +270,17 @@ class _Images:
         Raises:
             ValueError: There is none, or more than one.
         """
+        found = self.of(cell, folder, split)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
         path = PureWindowsPath(cell)  # which takes both kinds of slashes for separators
         if path.anchor or ".." in path.parts:
             raise ValueError(f"{row}: {cell} leaves the folder: give paths inside it")
-        found = self.of(cell, folder, split)
-        if len(found) > 1:
-            raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
-        if not found:
-            near = self.stems.get(_stem(folded(path.name)))
-            there = f" (there is {near[0]})" if near else ""
-            raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
-        return found[0]
+        near = self.stems.get(_stem(folded(path.name)))
+        there = f" (there is {near[0]})" if near else ""
+        raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
 
 
 def _stem(file: str) -> str:

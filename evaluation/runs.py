@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from class_paths import check_class_paths
 from datamodules import InMemoryDataModule
 from errors import OneLineErrorParser, condense
 from files import run_name
@@ -110,5 +111,6 @@ def _instantiate(
         parsed = parser.parse_args([f"--{key}={json.dumps(config)}", *flags])
     except ArgumentError as error:
         raise ValueError(f"{folder / 'config.yaml'}: {condense(str(error))}") from error
+    check_class_paths(parsed)
     with torch.random.fork_rng():
         return getattr(parser.instantiate(parsed), key)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Required, Self, TypedDict
 
 import torch
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -60,6 +61,9 @@ class StepOutput(TypedDict, total=False):
     target: Tensor
     reconstruction: Tensor
 
+
+# What runs commands, opens files or connects is not even imported, for a configuration or for a checkpoint's.
+set_parsing_settings(import_path_denylist=[])  # no more than jsonargparse's own list, which this enforces
 
 FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
@@ -205,7 +209,7 @@ class EncoderModule(LightningModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts weights, but no metric to a type of fewer digits, which would not hold the sums of a whole split."""
-        numbers = [(self, key) for key in self._buffers]
+        numbers: list[tuple[Any, str]] = [(self, key) for key in self._buffers]
         numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in part._defaults]
         before = [(part, key, getattr(part, key)) for part, key in numbers]
         super()._apply(fn, recurse)

@@ -156,7 +156,8 @@ def svg(figure: Figure) -> str:
 def _curve(run: Run, key: str) -> tuple[list[float], list[float]]:
     """Epochs and values of a metric, at most so many."""
     scale = 100 if key.endswith("accuracy") else 1
-    rows = [row for row in run.metrics if "epoch" in row and math.isfinite(row.get(key, math.nan))]
+    # What is no number, or so large that no axis can hold it, is left out.
+    rows = [row for row in run.metrics if all(abs(row.get(name, math.nan)) < 1e30 for name in ("epoch", key))]
     points = sorted({row["epoch"] + 1: row[key] * scale for row in rows}.items())
     points = points[:: math.ceil(len(points) / MOST_POINTS) or 1]
     return [epoch for epoch, _ in points], [value for _, value in points]

@@ -5,16 +5,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import yaml
-
-from files import read_metrics, run_name
+from files import read_metrics, read_plain, run_name
 
 # What says where and how a run went, not what it trained.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "name", "default_root_dir", "logger"}
@@ -118,6 +116,7 @@ class Findings:
     atlases: list[Table]
     sweeps: list[Table]
     label_efficiency: list[Table]
+    unread: list[Path] = field(default_factory=list)  # tables that hold none
 
 
 def read_findings(folders: Sequence[Path]) -> Findings:
@@ -150,31 +149,36 @@ def read_findings(folders: Sequence[Path]) -> Findings:
             f"there is no run in {where}: a run directory has a config.yaml and a metrics.csv; train first"
         )
     runs = [read_run(path) for path in paths["run"]]
-    tables = {name: [table for path in paths[name] if (table := _read_table(path))] for name in found if name != "run"}
-    return Findings(runs, group_runs(runs), tables["atlas.csv"], tables["sweep.csv"], tables["label_efficiency.csv"])
+    names = [name for name in found if name != "run"]
+    tables = {name: [table for path in paths[name] if (table := _read_table(path))] for name in names}
+    read = {table.path for found in tables.values() for table in found}
+    unread = [path for name in names for path in paths[name] if path not in read]
+    return Findings(
+        runs, group_runs(runs), tables["atlas.csv"], tables["sweep.csv"], tables["label_efficiency.csv"], unread
+    )
 
 
 def read_run(path: Path) -> Run:
     """Reads a run directory; `missing` says what is not there or cannot be read."""
     run = Run(path)
 
-    def read(name: str, parse: Callable[[Path], Any], kind: type, empty: Any) -> Any:
+    def read(name: str, kind: type, empty: Any) -> Any:
         if not (path / name).is_file():
             run.missing.append(f"no {name}")
             return empty
         try:
-            content = parse(path / name)
-        except (OSError, ValueError, TypeError, KeyError, csv.Error, yaml.YAMLError):
+            content = read_metrics(path / name) or None if name.endswith(".csv") else read_plain(path / name)
+        except (OSError, ValueError):
             content = None
-        if not isinstance(content, kind) or (kind is list and not content):
+        if not isinstance(content, kind):
             run.missing.append(f"{name} cannot be read")
             return empty
         return content
 
-    run.config = read("config.yaml", lambda file: yaml.safe_load(file.read_text()), dict, {})
-    run.metrics = read("metrics.csv", read_metrics, list, [])
-    run.evaluation = read("evaluation.json", lambda file: json.loads(file.read_text()), dict, {})
-    run.classes = read("classes.json", lambda file: json.loads(file.read_text()), list, [])
+    run.config = read("config.yaml", dict, {})
+    run.metrics = read("metrics.csv", list, [])
+    run.evaluation = read("evaluation.json", dict, {})
+    run.classes = read("classes.json", list, [])
     if run.metrics and not any(key.startswith("test/") for row in run.metrics for key in row):
         run.missing.append("no test figures in metrics.csv")
     return run
@@ -234,7 +238,7 @@ def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
 
 def _comparable(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _comparable(value) for key, value in tree.items() if key not in _PLACES | _SEEDS}
+        return {str(key): _comparable(value) for key, value in tree.items() if key not in _PLACES | _SEEDS}
     if isinstance(tree, list):
         return [_comparable(value) for value in tree]
     return re.sub(r"version_\d+", "version_*", tree) if isinstance(tree, str) else tree

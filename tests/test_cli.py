@@ -273,6 +273,24 @@ def start(*args: object, limit: int | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes, text=True, preexec_fn=limit_file_size)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_disk_that_is_full_at_the_start_is_named(run: Run, fails: Fails, small_disk: Path, resumed: bool) -> None:
+    run_dir = small_disk / "run"
+    flags = ["--ckpt_path", run_dir / "checkpoints/last.ckpt"] if resumed else []
+    if resumed:
+        callbacks = ["--trainer.callbacks=[]", "--checkpoint.save_top_k=0"]
+        run("fit", *QUICK, *callbacks, "--run_dir", run_dir)
+    run_dir.mkdir(exist_ok=True)
+    with pytest.raises(OSError, match="No space left"), (small_disk / "other").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    line = fails("fit", *QUICK, *flags, "--run_dir", run_dir, "--trainer.max_epochs", 2)
+    assert line.startswith(f"error: {run_dir}/")
+    assert "No space left on device" in line
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(run: Run, tmp_path: Path) -> None:
     # No file may grow past 300 KB: the checkpoints, of 750 KB, meet what a full disk does.
     run_dir = run("fit", *QUICK) / "quickstart/version_0"

@@ -36,3 +36,11 @@ def test_help_describes_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     out = " ".join(capsys.readouterr().out.split())
     assert "the layers of a network, and the shapes of their features" in out
     assert "name of a torchvision classification network" in out
+
+
+@pytest.mark.parametrize("size", ["-5", "0", "many", "1.5", "9" * 5000])
+def test_a_wrong_size_is_one_line(capsys: pytest.CaptureFixture[str], size: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["layers", "--network", "alexnet", "--image_size", size])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: argument --image_size: give a whole number from 1 up, not ")

@@ -396,3 +396,59 @@ def test_mean_and_deviation_bear_values_that_are_none() -> None:
     assert mean_and_deviation([2.0]) == (2.0, None)
     assert mean_and_deviation([1.0, math.nan]) == pytest.approx((math.nan, math.nan), nan_ok=True)
     assert mean_and_deviation([1.0, math.inf]) == pytest.approx((math.inf, math.nan), nan_ok=True)
+
+
+DAMAGE: dict[str, bytes] = {
+    "deep": b"[" * 2000 + b"]" * 2000,
+    "deep mapping": b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
+    "400 digits": b"a: " + b"9" * 400,
+    "5000 digits": b"a: " + b"9" * 5000,
+    "binary": bytes(range(256)) * 10,
+    "empty": b"",
+    "within itself": b"a: &a [*a]",
+    "of aliases": b"".join(
+        b"%c: &%c [%s]\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i) if i else b"x"] * 10)) for i in range(8)
+    ),
+    "a list": b"[1, 2]",
+    "a set": b"!!set {a, b}",
+    "half a character": b'{"name": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "evaluation.json", "metrics.csv"])
+@pytest.mark.parametrize("damage", [*DAMAGE, "a folder"])
+def test_a_damaged_run_is_left_out_and_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
+) -> None:
+    for folder in ("good", "bad"):
+        shutil.copytree(trained / "quickstart/version_0", tmp_path / "runs" / folder)
+    path = tmp_path / "runs/bad" / name
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(DAMAGE[damage])
+    findings = read_findings([tmp_path / "runs"])
+    bad, good = findings.runs
+    assert not good.missing
+    said = f"no {name}" if damage == "a folder" else f"{name} cannot be read"
+    assert said in bad.missing
+    assert [group.runs for group in findings.groups] == ([[good]] if name == "config.yaml" else [[bad, good]])
+
+
+def test_a_report_of_damaged_tables_and_numbers_is_written_all_the_same(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs/a"
+    shutil.copytree(trained / "quickstart/version_0", run)
+    rows = "step,epoch,train/loss,val/loss,test/mse\n0,0,inf,nan,\n1,1e300,1e308,-1e308,nan\n2,nan,1,1,\n"
+    (run / "metrics.csv").write_text(rows + f"3,{'9' * 400},1,1,{'9' * 400}\n")
+    tables = tmp_path / "runs/tables"
+    (tables / "atlas.csv").mkdir(parents=True)
+    for name in ("sweep.csv", "label_efficiency.csv"):
+        (tables / name).write_bytes(bytes(range(256)))
+    main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")])
+    out = capsys.readouterr().out
+    for name in ("sweep.csv", "label_efficiency.csv"):
+        assert f"runs/tables/{name}: cannot be read" in out
+        assert f"{name}: cannot be read" in (tmp_path / "report/report.md").read_text().replace("\\_", "_")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from main import main
-from sweep import draw, grid, read_sweep
+from sweep_file import command_of, draw, grid, read_sweep
 from tests.conftest import QUICK, ROOT, wait_for
 
 PROGRAM = """\
@@ -215,7 +215,29 @@ def test_draws_are_of_their_distribution(
         ({"parameters": {"m": {"parameters": []}}}, "sweep.yaml: the parameters of m must be a mapping, and not []"),
         ({"parameters": [{"x": {"value": 1}}]}, "sweep.yaml: the parameters must be a mapping"),
         ({"run_cap": 0}, "sweep.yaml: run_cap must be a whole number"),
+        ({"run_cap": 10**9}, "sweep.yaml: run_cap must be a whole number from 1 up, at most 100,000, not 1000000000"),
         ({"metric": {"goal": "minimize"}}, "metric have a name"),
+        ({"metric": {"name": ["a"]}}, "sweep.yaml: let metric have a name"),
+        ({"metric": "val/loss"}, "sweep.yaml: let metric have a name"),
+        ({"metric": {"name": "a", "goal": ["minimize"]}}, "sweep.yaml: the goal of the metric is minimize or maximize"),
+        ({"metric": {"name": "a", "goal": "min"}}, "sweep.yaml: the goal of the metric is minimize or maximize"),
+        ({"parameters": {"x": {"values": [1, float("nan")]}}}, "sweep.yaml: parameters.x.values.1 is NaN or infinite"),
+        ({"parameters": {"x": {"value": float("inf")}}}, "sweep.yaml: parameters.x.value is NaN or infinite"),
+        ({"parameters": {"x": {"value": {"y": [float("nan")]}}}}, "sweep.yaml: parameters.x.value.y.0 is NaN"),
+        ({"parameters": {"x": {"min": float("nan"), "max": 1.0}}}, "sweep.yaml: parameters.x.min is NaN"),
+        ({"parameters": {1: {"value": 2}}}, "sweep.yaml: the name of a parameter must be a text, not 1"),
+        ({"program": ["a.py"]}, "sweep.yaml: program must be a file"),
+        ({"command": "python train.py"}, "sweep.yaml: program must be a file, and command a list"),
+        ({"command": ["${program}", ["a"]]}, "sweep.yaml: command must be a list of words"),
+        ({"command": ["${program}", "${envvar:NO_SUCH}"]}, "the environment has no NO_SUCH: export it"),
+        (
+            {"parameters": {name: {"min": 1, "max": 10000} for name in "abc"} | {"d": {"values": [1, 2, 3]}}},
+            "the grid has 3,000,000,000,000 points, more than 100,000: give fewer values, or take the first with",
+        ),
+        (
+            {"method": "random", "run_cap": 9, "parameters": {"x": {"distribution": "log_normal", "mu": 1e9}}},
+            "the parameter x reaches numbers that are too large",
+        ),
         ({"parameters": {"x": {"min": 0.0, "max": 2.0}}}, "a grid needs values for x, not uniform"),
         ({"metrics": {}}, "W&B's sweeps know no metrics"),
         ({"method": "random"}, "say how many points with --count N"),
@@ -228,6 +250,65 @@ def test_a_wrong_file_is_one_line(
     file = write(tmp_path, **({"parameters": {"x": {"values": [1]}}} | content))
     assert said in refused(file, capsys)
     assert not (tmp_path / "out/point_000").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"program: [", "sweep.yaml cannot be read: line 1: expected the node content"),
+        (b"program: a\nparameters: &a {x: *a}\nmethod: grid", "sweep.yaml cannot be read: it is nested too deep"),
+        (b"[" * 2000 + b"]" * 2000, "sweep.yaml cannot be read: it is nested too deep"),
+        (b"method: " + b"9" * 400, "sweep.yaml cannot be read: int too large"),
+        (b"method: !!binary aGk=", "sweep.yaml cannot be read: it holds a bytes"),
+        (b"\xff\xfe\x80", "sweep.yaml cannot be read: 'utf-8' codec"),
+        (b"\x00", "sweep.yaml cannot be read: unacceptable character"),
+        (b"", "sweep.yaml is no sweep"),
+        (b"1: 2\nprogram: a\nmethod: grid\nparameters: {x: {value: 1}}", "sweep.yaml: W&B's sweeps know no 1"),
+        (None, "sweep.yaml: No such file or directory"),
+    ],
+)
+def test_a_damaged_file_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "sweep.yaml").write_bytes(content)
+    assert said in refused(tmp_path / "sweep.yaml", capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_and_dates_are_what_they_look_like(tmp_path: Path) -> None:
+    text = "program: a.py\nmethod: grid\nparameters:\n  lr: {values: [1e-4, 1.0e-4, 5E3, '1e-4']}\n"
+    text += "  day: {value: 2024-01-01}\n  decay: {min: 1e-5, max: 1e-2}\n"
+    (tmp_path / "sweep.yaml").write_text(text)
+    parameters = read_sweep(tmp_path / "sweep.yaml")["parameters"]
+    assert parameters["lr"]["values"] == [0.0001, 0.0001, 5000.0, "1e-4"]
+    assert parameters["day"]["value"] == "2024-01-01"
+    assert parameters["decay"] == {"min": 0.00001, "max": 0.01, "distribution": "uniform"}
+
+
+def test_the_first_points_of_a_huge_grid_can_be_had(tmp_path: Path) -> None:
+    content = {"x": {"min": 1, "max": 10**12}, "m": {"parameters": {"y": {"min": 1, "max": 10**12}}}}
+    parameters = read_sweep(write(tmp_path, parameters=content))["parameters"]
+    assert grid(parameters, 2) == [{"m": {"y": 1}, "x": 1}, {"m": {"y": 1}, "x": 2}]
+
+
+def test_the_macros_of_a_command_are_those_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_DIR", "a b")
+    macros = [
+        "${args}",
+        "${args_no_hyphens}",
+        "${args_no_boolean_flags}",
+        "--root=${envvar:SOME_DIR}/${envvar:SOME_DIR}",
+    ]
+    sweep = read_sweep(write(tmp_path, command=["${env}", "run", *macros], parameters={"x": {"value": 1}}))
+    words = command_of(sweep, {"lr": 0.1, "fast": True, "slow": False, "name": "a"})
+    assert words == [
+        "run",
+        *["--lr=0.1", "--fast=true", "--slow=false", "--name=a"],
+        *["lr=0.1", "fast=true", "slow=false", "name=a"],
+        *["--lr=0.1", "--fast", "--name=a"],
+        "--root=a b/a b",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/sweep").glob("*.yaml")), ids=lambda path: path.stem)

@@ -41,6 +41,9 @@ def summary(tree: ImageTree) -> str:
         ("train/1:1 train/2:1 val/01:1 val/02:1", "train/1:1 train/2:1 val/1:1 val/2:1"),
         ("train/good:3 test/good:1 test/bad:2 ground_truth/bad:2", "test/bad:2 test/good:1 train/good:3"),
         ("a/train:2 a/test:1 b/train:1 b/test:2", "test/a:1 test/b:2 train/a:2 train/b:1"),
+        ("seg_train/seg_train/a:2 seg_train/seg_train/b:1 seg_test/seg_test/b:1", "test/b:1 train/a:2 train/b:1"),
+        ("images-train/a:2 images-train/b:1 images-val:2", "train/a:2 train/b:1"),
+        ("train_station:1 test_tube:2", "/test_tube:2 /train_station:1"),
         ("a:2 b:2 test/a:1 test/b:1", "test/a:1 test/b:1 train/a:2 train/b:2"),
         ("test/a:1 test/b:1", "test/a:1 test/b:1"),
         ("a:2 b:1 :1", "/a:2 /b:1"),
@@ -65,7 +68,7 @@ def test_trees_as_people_have_them(tmp_path: Path, names: str, expected: str) ->
         ("train/Real:2 train/fake:1 val/real:1", "classes that differ only in spelling are one: real is Real"),
         ("Real:1 real:1", "classes that differ only by case are kept apart: Real and real"),
         (":3", "3 images without labels"),
-        ("only:2", "2 images are taken without labels, since all are of the class only"),
+        ("only:2", "2 images are taken without labels, since only would be their only class"),
         ("train:3 test/a:1 test/b:1", "5 images are taken without labels, since no image to train on has one"),
     ],
 )
@@ -80,6 +83,8 @@ def test_what_is_chosen_is_said(tmp_path: Path, names: str, note: str) -> None:
         ("valid:2 invalid:2", r"valid/ beside invalid/ may be a class or a split"),
         ("cat:2 dog:2 test:2", r"test/ beside cat/, dog/ may be a class or a split"),
         ("x/train/a:1 x/train/b:1 y/train/a:1", r"more than one tree, as x/train and y/train"),
+        ("cats_train:1 cats_test:1 dogs_train:1 dogs_test:1", r"cats_test/, .* name a class and a split in one"),
+        ("x/a:1 x/b:1 x/x/a:1 x/x/b:1", r"x/ holds a/, b/ again"),
         ("a:1 b:1 :5", r"5 images, as 0\.jpg, lie beside a/, b/: are these classes\?"),
     ],
 )

@@ -79,6 +79,21 @@ def test_bad_files_are_errors_of_one_kind(picture: Image.Image, monkeypatch: pyt
         decode(whole, 8)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "PCX", "SGI"])
+def test_only_raster_formats_are_opened_whatever_a_file_is_called(picture: Image.Image, kind: str) -> None:
+    with pytest.raises(ValueError, match=r"^its content is no image$"):
+        decode(encoded(picture, kind), 8)
+
+
+@pytest.mark.parametrize("kind", image_cache.FORMATS)
+def test_every_format_of_the_list_is_opened(picture: Image.Image, kind: str) -> None:
+    try:
+        data = encoded(picture, kind)
+    except KeyError:
+        pytest.skip(f"this build of PIL writes no {kind}")
+    assert np.abs(decode(data, 64).astype(int) - np.asarray(picture).transpose(2, 0, 1)).mean() < 6
+
+
 def folder_of_images(root: Path, count: int) -> list[str]:
     random = np.random.default_rng(0)
     for index in range(count):

@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 from datamodules import ImageFolderDataModule
-from tests.conftest import Fails, Run
+from files import read_metrics
+from main import main
+from tests.conftest import ROOT, Fails, Run
 
 NETWORKS = ["--model=Classifier", "--model.encoder=torch.nn.Flatten", "--model.head=MLPHead", "--model.num_classes=3"]
 NETWORKS += ["--model.head.in_features=192", "--model.head.num_classes=3", "--trainer.enable_model_summary=false"]
@@ -77,8 +79,11 @@ def test_bad_images_are_listed_in_the_run(tree: Path, run: Run) -> None:
     [
         (["--data.root=none"], ["no images at none", "train|val|test"]),
         (["--data.val_fraction=0.9"], ["val_fraction", "0.9"]),
-        (["--data.val_fraction=0.01"], ["class ant has too few images", "val split"]),
-        (["--data.layout=csv"], ["holds 90 images, but not as"]),
+        (["--data.val_fraction=0.005"], ["too few images (90) for data.val_fraction=0.005", "at least 0.02"]),
+        (["--data.layout=csv"], ["holds 90 images, but not as", "it has ant/, bee/, cat/"]),
+        (["--data.layout=flat"], ["Classifier needs labels, and the data has none"]),
+        (["--data.layout=folders", "--data.table=a.csv"], ["data.layout=folders reads no table"]),
+        (["--data.label_column=kind"], ["has no table of labels"]),
     ],
 )
 def test_wrong_trees_end_in_one_line(tree: Path, fails: Fails, flags: list[str], words: list[str]) -> None:
@@ -86,6 +91,92 @@ def test_wrong_trees_end_in_one_line(tree: Path, fails: Fails, flags: list[str],
     line = fails("fit", *NETWORKS, "--data=ImageFolderDataModule", *own, *flags)
     for word in words:
         assert word in line
+
+
+def bare(tmp_path: Path, *names: str, content: bytes = b"") -> Path:
+    """A tree of small images, or of other files that are called so."""
+    generator = np.random.default_rng(0)
+    for name in names:
+        path = tmp_path / "bare" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content:
+            path.write_bytes(content)
+        else:
+            Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "bare"
+
+
+def test_a_flat_folder_trains_what_needs_no_more(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = bare(tmp_path, *(f"{index}.png" for index in range(24)))
+    sizes = [f"--{part}.image_size=32" for part in ("data", "model.encoder", "model.decoder")]
+    sizes += ["--model.encoder.width=4", "--model.decoder.width=4"]
+    config = ["--config", str(ROOT / "configs/images/vae.yaml"), "--data.augmentations=null", "--trainer.max_epochs=1"]
+    config += ["--trainer.enable_model_summary=false", f"--data.cache_dir={tmp_path / 'cache'}", f"--data.root={root}"]
+    pictures = ["ReconstructionGrid", "--trainer.callbacks.captions=true", "LatentProjection", "KNNProbe"]
+    added = [flag if flag.startswith("--") else f"--trainer.callbacks+={flag}" for flag in pictures]
+    run_dir = run("fit", *config, *sizes, *added, "--test_after_fit") / "vae/version_0"
+    assert [line for line in caplog.messages if "label" in line] == [
+        "24 images without labels",
+        "bare: no labels, images: 17 train, 2 val, 5 test",
+        "KNNProbe is left out: the data has no labels",
+    ]
+    assert {path.parent.name for path in run_dir.glob("images/*/test.png")} >= {"latents", "reconstructions"}
+    assert json.loads((run_dir / "classes.json").read_text()) == []
+    assert not any("knn" in key for row in read_metrics(run_dir / "metrics.csv") for key in row)
+    flags = ["--ckpt_path", run_dir / "checkpoints/best.ckpt", "--data.val_fraction=0", "--data.test_fraction=1"]
+    run("predict", "--config", run_dir / "config.yaml", *flags)
+    with np.load(run_dir / "predictions.npz") as written:
+        assert sorted(written["name"]) == sorted(f"{index}.png" for index in range(24))
+        assert set(written["label"]) == {-1}
+    main(["evaluate", "--ckpt_path", str(run_dir), "--images", "2"])
+    assert "nothing is read out of its codes, since the data has no labels" in capsys.readouterr().out
+    found = json.loads((run_dir / "evaluation.json").read_text())
+    assert found["reading"] is None
+    assert found["reconstruction"]["mse"] > 0
+
+
+def test_a_few_images_of_a_class_are_enough_for_who_asks(
+    tmp_path: Path, run: Run, fails: Fails, recwarn: pytest.WarningsRecorder
+) -> None:
+    root = bare(tmp_path, *(f"{name}/{index}.png" for name in ("a", "b", "c") for index in range(3)))
+    flags = ["--data=ImageFolderDataModule", f"--data.root={root}", "--data.image_size=8", "--trainer.max_epochs=1"]
+    flags += [f"--data.cache_dir={tmp_path / 'cache'}"]
+    run_dir = run("fit", *NETWORKS, *flags, "--test_after_fit") / "Classifier/version_0"
+    warned = [str(warning.message) for warning in recwarn if "has no image of" in str(warning.message)]
+    assert warned == [
+        "the val split has no image of 2 of 3 classes, as a, b",
+        "the test split has no image of 1 of 3 classes, as c",
+    ]
+    (last,) = [row for row in read_metrics(run_dir / "metrics.csv") if "test/accuracy" in row]
+    assert "test/accuracy_class_1" in last
+    assert "test/accuracy_class_2" not in last  # there is no image of it
+    run("fit", *NETWORKS, *flags, "--data.val_fraction=0.34", "--data.test_fraction=0.33", "--name=even")
+    for path in root.glob("*/[12].png"):
+        path.unlink()
+    line = fails("fit", *NETWORKS, *flags)
+    assert "too few images (3) for data.val_fraction=0.1: set 0 to do without such a split, or at least 0.34" in line
+    run("fit", *NETWORKS, *flags, "--data.val_fraction=0", "--data.test_fraction=0", "--name=all")
+
+
+def test_images_that_cannot_be_read_at_all_are_an_error(tmp_path: Path, fails: Fails) -> None:
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
+    root = bare(tmp_path, "a/1.png", "b/2.png", "c/3.png", *(f"c/{index}.png" for index in range(4, 9)), content=script)
+    flags = ["--data=ImageFolderDataModule", f"--data.root={root}", "--data.image_size=8"]
+    line = fails("fit", *NETWORKS, *flags, f"--data.cache_dir={tmp_path / 'cache'}", "--data.on_bad_image=skip")
+    assert "no image can be read, as a/1.png (its content is no image)" in line
+
+
+def test_the_order_of_classes_of_a_trained_model_is_kept(tree: Path, run: Run, fails: Fails) -> None:
+    flags = [f"--data.root={tree}", "--data.image_size=8", f"--data.cache_dir={tree.parent / 'cache'}"]
+    run_dir = run("fit", *NETWORKS, "--data=ImageFolderDataModule", *flags, "--trainer.max_epochs=1", "--name=o")
+    classes = run_dir / "o/version_0/classes.json"
+    classes.write_text(json.dumps(["bee", "ant", "cat"]))
+    checkpoint = run_dir / "o/version_0/checkpoints/last.ckpt"
+    line = fails("test", "--config", run_dir / "o/version_0/config.yaml", "--ckpt_path", checkpoint)
+    assert "class 0 is bee in" in line
+    assert "and ant in the data" in line
 
 
 def test_a_last_batch_of_one_image_is_left_out_of_training(tree: Path) -> None:

@@ -59,6 +59,7 @@ def table(header: str, delimiter: str = ",", rows: list[tuple[str, str]] = ROWS)
         table("id,label", ",", [(name.upper(), label) for name, label in ROWS]),
         table("id,label", ",", [(f"train/{name}", label) for name, label in ROWS]),
         table("id,label", ",", [(f"data\\train\\{name}", label) for name, label in ROWS]),
+        table('" File Name " ; "Label"', " ; ", [(f'"{name}"', f'"{label}"') for name, label in ROWS]),
         table('"filename","label"', ",", [(f'"{name}"', f'" {label} "') for name, label in ROWS]),
     ],
 )
@@ -100,6 +101,16 @@ def test_each_table_labels_the_images_of_its_own_split(root: Path) -> None:
     assert "3 images are left out, since they have no label or are in no split: 2 in test, 1 in train" in tree.notes
 
 
+def test_tables_that_share_images(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", *(f"img/{index}.png" for index in range(3)))
+    all_of_them = {"all.csv": "id,y\n0,a\n1,b\n2,b\n", "train.csv": "id,y\n0,a\n1,b\n", "val.csv": "id,y\n2,b\n"}
+    assert found(root, {**all_of_them}).splits == ["train", "train", "val"]
+    with pytest.raises(
+        ValueError, match=r"val\.csv, row 2 takes img/0\.png for the val split, and not train, as .*all"
+    ):
+        found(root, {"val.csv": "id,y\n0,a\n"})
+
+
 def test_tables_within_split_folders_and_of_one_folder_of_images(root: Path, tmp_path: Path) -> None:
     rows = table("image,label", rows=[("Image_0.jpg", "a"), ("Image_1.jpg", "b")])
     tree = found(root, {"train/labels.csv": rows, "test/labels.csv": rows})
@@ -119,6 +130,27 @@ def test_a_column_of_splits(tmp_path: Path) -> None:
     assert found(root, {"meta.csv": text}).splits == ["train", "train", "val", "test"]
     with pytest.raises(ValueError, match=r"meta\.csv, row 23 has 'holdout' for a split"):
         found(root, {"meta.csv": text + "0.png,a,train\n" * 17 + "1.png,b,holdout\n"})
+
+
+def test_tables_that_say_more_than_labels(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "Train/0/1.png", "Train/1/2.png", "train/0/1.png", "Test/3.png", "Meta/0.png")
+    tables: dict[str, str | bytes] = {
+        "Train.csv": "Width,ClassId,Path\n9,0,Train/0/1.png\n8,1,Train/1/2.png\n",
+        "Test.csv": "Width,ClassId,Path\n9,1,Test/3.png\n",
+        "Meta.csv": "Path,ClassId,ShapeId\nMeta/0.png,0,1\n",
+    }
+    tree = found(root, tables)
+    assert labels(tree) == {"Test/3.png": "1", "Train/0/1.png": "0", "Train/1/2.png": "1"}
+    assert tree.splits == ["test", "train", "train"]
+    assert tree.notes[-1].endswith("no label or are in no split: 1 in Meta, 1 in train/0")
+
+
+def test_a_column_of_folds_is_no_label_and_no_split(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", *(f"img/{index}.png" for index in range(4)))
+    tree = found(root, {"meta.csv": "id,kind,fold\n0,a,1\n1,b,2\n"})
+    assert tree.class_names == ["a", "b"]
+    assert "meta.csv: fold does not hold train, val and test: it is not read" in tree.notes[1]
+    assert found(root, {"meta.csv": "image_id,partition\n0,1\n1,2\n"}).class_names == []
 
 
 def test_labels_that_are_one_are_one(root: Path) -> None:
@@ -143,7 +175,7 @@ def test_a_table_that_names_images_twice(root: Path) -> None:
     again = table("filename,label", rows=[*ROWS, ("Image_0.jpg", "ant")])
     assert labels(found(root, {"labels.csv": again})) == FOUND  # once, or it could be in two splits
     with pytest.raises(
-        ValueError, match=r"labels\.csv, row 3 labels train/Image_0.jpg both wolf and ant, and .*b\.csv, row 2"
+        ValueError, match=r"labels\.csv, row 3 labels train/Image_0.jpg ant, and not wolf, as .*b\.csv, row 2"
     ):
         found(root, {"b.csv": "filename,label\nImage_0.jpg,wolf\n"})
 
@@ -151,15 +183,17 @@ def test_a_table_that_names_images_twice(root: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("Image_0.jpg,a\nImage_1.jpg,b\nImage_0.jpg,b", "row 4 labels train/Image_0.jpg both a and b"),
+        ("Image_0.jpg,a\nImage_1.jpg,b\nImage_0.jpg,b", "row 4 labels train/Image_0.jpg b, and not a"),
         ("Image_0.jpg,a\nImage_1.jpg", "row 3 gives no label to Image_1.jpg"),
         ("Image_0.jpg,a\nImage_1.jpg,  ", "row 3 gives no label to Image_1.jpg"),
         ("Image_0.jpg,a\n\nImage_1.jpg,NaN", "row 4 gives Image_1.jpg the label NaN"),
+        ("Image_0.jpg,a\nImage_1.jpg,null", "row 3 gives Image_1.jpg the label null"),
         ("Image_0.jpg,a\n../../etc/passwd,b", "row 3: ../../etc/passwd leaves the folder"),
         ("Image_0.jpg,a\n/etc/passwd,b", "row 3: /etc/passwd leaves the folder"),
         ("Image_0.jpg,a\nC:\\1.jpg,b", "row 3: C:\\1.jpg leaves the folder"),
         ("Image_0.jpg,a\nnone.jpg,b", "row 3 names none.jpg, which is not there"),
         ("Image_0.jpg,a\nImage_3.png,b", "row 3 names Image_3.png, which is not there (there is train/Image_3.jpg)"),
+        ("none.jpg,Image_0\nnone.png,Image_1", "row 2 names none.jpg, which is not there"),
         ("none.jpg,a\nnone.png,b", "row 2 names none.jpg, which is not there"),
         ("Image_0.jpg,a\n,b", "row 3 names no image"),
         ("Image_0.jpg,a\nImage_1.jpg,b, black", "row 3 has 3 cells for 2 columns"),

@@ -54,7 +54,8 @@ def test_metrics_do_not_lose_what_they_count(tmp_path: Path) -> None:
     model, data = Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(dataset="digits5k", batch_size=16)
     run: Trainer = trainer(tmp_path, precision="bf16-true", limit_val_batches=1.0)
     run.fit(model, data)
-    assert {metric.dtype for metric in model.val_metrics["mse"]._defaults.values()} == {torch.float32, torch.int64}
+    sums: Any = model.val_metrics["mse"]._defaults.values()
+    assert {value.dtype for value in sums} == {torch.float32, torch.int64}
     images = data.val_set.images.float() / 255
     with torch.no_grad():
         expected = (model.float()(images) - images).square().mean()

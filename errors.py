@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import callbacks
 import datamodules
 import lightning_modules
+from lightning_modules.retired import renewed_config
 from parsing import FOLLOWERS, exact_numbers
 
 #: Raised for users, by this project and by Lightning; their text says it all.
@@ -92,6 +93,11 @@ class OneLineErrorParser(LightningArgumentParser):
         self._file = path
         config: Namespace = super().parse_path(path, *args, **kwargs)
         self._file = None
+        return config
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Takes what an earlier version wrote, too."""
+        config: Namespace = super().parse_string(renewed_config(content), *args, **kwargs)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

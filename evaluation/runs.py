@@ -16,6 +16,7 @@ from errors import OneLineErrorParser, condense
 from files import run_name
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
+from lightning_modules.retired import renewed_config
 
 
 class Run(NamedTuple):
@@ -53,7 +54,7 @@ def find_run(path: str | Path) -> Run:
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = yaml.safe_load(renewed_config((folder / "config.yaml").read_text()))
         _ = config["model"]["class_path"], config["data"]["class_path"]
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.yaml'} does not say what model and data the run has") from error

@@ -68,7 +68,7 @@ def test_labelled_subset_is_balanced_seeded_and_the_rest_stays() -> None:
 def test_batches_are_whole_shuffled_and_in_the_unit_interval() -> None:
     data = ready(batch_size=64)
     batches = list(data.train_dataloader())
-    assert [len(labels) for _, labels in batches] == [64] * 54 + [44]
+    assert [len(labels) for _, labels, _ in batches] == [64] * 54 + [44]
     assert batches[0][0].dtype == torch.uint8
     seen = torch.cat([images for images, *_ in batches]).flatten(1)
     assert not seen.equal(data.train_set.images.flatten(1))
@@ -78,7 +78,7 @@ def test_batches_are_whole_shuffled_and_in_the_unit_interval() -> None:
     assert images.shape == (64, 1, 28, 28)
     assert images.min() == 0
     assert images.max() == 1
-    single, label = data.train_set[3500 - 1]
+    single, label, _ = data.train_set[3500 - 1]
     assert single.shape == (1, 28, 28)
     assert label == data.train_set.labels[-1]
 

@@ -37,5 +37,5 @@ def test_batches_go_on_and_draw_nothing_from_the_global_generator(monkeypatch: p
     drawing = iter(loader)
     next(drawing)
     resumed.load_state_dict(loader.state_dict())  # type: ignore[attr-defined]
-    assert [labels.tolist() for _, labels in resumed] == [labels.tolist() for _, labels in drawing]
+    assert [labels.tolist() for _, labels, _ in resumed] == [labels.tolist() for _, labels, _ in drawing]
     assert torch.get_rng_state().equal(before)

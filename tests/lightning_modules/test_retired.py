@@ -1,0 +1,43 @@
+"""Runs that were made before the semi-supervised classifier was a module of its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluation.runs import find_run, load_model
+from lightning_modules import Classifier, SemiSupervisedClassifier
+from lightning_modules.retired import renewed_config
+from tests.conftest import ROOT, Run
+from tests.test_cli import values, weights
+
+EARLIER = ROOT / "tests/earlier_runs"
+KINDS = pytest.mark.parametrize(
+    ("name", "kind"), [("classifier", Classifier), ("classifier_100_semi", SemiSupervisedClassifier)]
+)
+
+
+@KINDS
+def test_a_checkpoint_builds_the_model_with_its_weights(name: str, kind: type[Classifier]) -> None:
+    path = EARLIER / name / "checkpoints/last.ckpt"
+    saved = weights(path)
+    for model in (kind.load_from_checkpoint(path, weights_only=True), load_model(find_run(EARLIER / name))):
+        assert type(model) is kind
+        assert all(value.equal(saved[key]) for key, value in model.state_dict().items())
+        assert model.classify(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+@KINDS
+def test_a_run_is_tested_and_goes_on(name: str, kind: type[Classifier], run: Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(EARLIER / name, tmp_path / "runs" / name / "version_0")
+    flags = [f"--config={folder / 'config.yaml'}", f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"]
+    run("test", *flags, "--trainer.limit_test_batches=1")
+    assert 0 <= values(folder, "test/accuracy")[0] <= 1
+    run("fit", *flags, "--trainer.max_epochs=2")
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.parametrize("text", ["model: {class_path: Classifier}\n", "vat: [", "vat:\n", "model: 3\nvat: 3\n"])
+def test_other_text_is_left_alone(text: str) -> None:
+    assert renewed_config(text) == text

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from PIL import Image
 from torch import Tensor
 
-from .image_cache import ImageCache, OnBadImage, cache_images
+from .image_cache import ImageCache, OnBadImage, cache_images, square
 from .image_tree import ImageTree
 from .in_memory import InMemoryDataModule, InMemoryImages
 from .source import EXPECTED, Source
@@ -40,6 +41,10 @@ class DecodedImagesDataModule(InMemoryDataModule):
         self.image_size = image_size
         self.on_bad_image: OnBadImage = on_bad_image
         self._opened: tuple[ImageTree, ImageCache, dict[str, Tensor]] | None = None
+
+    def convert(self, image: Image.Image) -> Tensor:
+        """Turns a picture into an image of this data, uint8 `(3, image_size, image_size)`."""
+        return torch.from_numpy(square(image, self.image_size).copy())
 
     def prepare_data(self) -> None:
         """Decodes the images, unless that was done before; on one process of a machine, while the others wait."""

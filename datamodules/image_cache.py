@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -34,16 +35,43 @@ OnBadImage = Literal["error", "skip"]
 
 
 def decode(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decodes an image file to a square RGB image.
-
-    It is turned as its EXIF data says, transparent parts become white, and its middle square is cropped and resized.
+    """Decodes an image file to a square RGB image, see `opened` and `square`.
 
     Args:
-        data: The file's bytes, of one of the raster `FORMATS`, told by its content.
+        data: The file's bytes.
         size: Height and width of the result, in pixels.
 
     Returns:
         The image `(3, size, size)`.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    with opened(data) as file:
+        return square(file, size)
+
+
+def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Turns a picture as its EXIF data says, makes transparent parts white, and crops and resizes its middle square.
+
+    Args:
+        image: The picture.
+        size: Height and width of the result, in pixels.
+
+    Returns:
+        The image `(3, size, size)`.
+    """
+    turned = ImageOps.exif_transpose(image)
+    fitted = ImageOps.fit(_to_rgb(turned), (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(fitted).transpose(2, 0, 1)
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """Opens an image file; what goes wrong while its picture is looked at is put down to the file.
+
+    Args:
+        data: The file's bytes, of one of the raster `FORMATS`, told by its content.
 
     Raises:
         ValueError: The file is damaged, truncated, of no such format, or of more pixels than PIL's limit (a
@@ -54,12 +82,11 @@ def decode(data: bytes, size: int) -> NDArray[np.uint8]:
             pixels, limit = file.size[0] * file.size[1], Image.MAX_IMAGE_PIXELS
             if limit is not None and pixels > limit:
                 raise ValueError(f"{pixels} pixels are more than the limit of {limit}")
-            image = ImageOps.fit(_to_rgb(ImageOps.exif_transpose(file)), (size, size), Image.Resampling.BICUBIC)
+            yield file
     except UnidentifiedImageError as error:
         raise ValueError("its content is no image" if data else "the file is empty") from error
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise ValueError(str(error) or type(error).__name__) from error
-    return np.asarray(image).transpose(2, 0, 1)
 
 
 @cache

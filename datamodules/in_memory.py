@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -107,6 +108,14 @@ class InMemoryDataModule(LightningDataModule):
         default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "preimage"
         self.cache_dir = default if cache_dir is None else Path(cache_dir)
         self.code_cache_limit_gb = code_cache_limit_gb
+
+    def convert(self, image: Image.Image) -> Tensor:
+        """Turns a picture into an image of this data, uint8 `(C, H, W)`.
+
+        Args:
+            image: A picture of any size and mode.
+        """
+        raise ValueError(f"{type(self).__name__} does not say how pictures are converted: give tensors")
 
     @property
     def predict_set(self) -> InMemoryImages:

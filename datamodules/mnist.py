@@ -4,8 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from . import source
@@ -101,6 +103,12 @@ class MNISTDataModule(InMemoryDataModule):
         self.label_repeat = label_repeat
         self.binarize_seed = binarize_seed
         self.repeat = repeat
+
+    def convert(self, image: Image.Image) -> Tensor:
+        """Turns a picture into an image of this data, uint8 `(1, 28, 28)`: gray, its middle square, resized."""
+        size = (self.image_size, self.image_size)
+        gray = ImageOps.fit(ImageOps.exif_transpose(image).convert("L"), size, Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(gray))[None]
 
     def prepare_data(self) -> None:
         """Downloads the files if asked to, and looks for them before any logger has opened a run."""

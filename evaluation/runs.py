@@ -83,19 +83,21 @@ def load_model(run: Run) -> EncoderModule:
     return model.eval()
 
 
-def load_data(folder: Path, flags: Sequence[str] = ()) -> InMemoryDataModule:
-    """The data module of a run, ready.
+def load_data(folder: Path, flags: Sequence[str] = (), ready: bool = True) -> InMemoryDataModule:
+    """The data module of a run.
 
     Args:
         folder: The run directory.
         flags: What to change, for example `--data.root=DIR`.
+        ready: Look for its images and read them.
     """
     config = yaml.safe_load((folder / "config.yaml").read_text())["data"]
     # All labels, however few the run had: else the readers of two runs could not be compared.
     (config.get("init_args") or {}).pop("num_labels", None)
     data: InMemoryDataModule = _instantiate(folder, InMemoryDataModule, "data", config, flags)
-    data.prepare_data()
-    data.setup("test")
+    if ready:
+        data.prepare_data()
+        data.setup("test")
     return data
 
 

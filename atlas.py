@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from bases import chain
 from cli import PreimageCLI
 from datamodules import InMemoryDataModule
 from errors import CommandParser, at_least
@@ -113,7 +114,12 @@ def _overlay(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[
     encoder = {"class_path": "FrozenFeatures", "init_args": arguments | {"image_size": options.feature_size}}
     overlay = {"model": {"init_args": {"encoder": encoder, "decoder": decoder}}}
     own = [flag for flag in rest if not flag.startswith("--trainer.")]
-    given = [overlay, features.weights_hash, [read_plain(Path(name)) for name in options.config], own]
+    given = [
+        overlay,
+        features.weights_hash,
+        [read_plain(path) for name in options.config for path in chain(Path(name))],
+        own,
+    ]
     settings = hashlib.sha256(json.dumps(given).encode()).hexdigest()
     done = options.out / layer / "done.json"
     if done.is_file() and json.loads(done.read_text())["settings"] != settings:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 import datamodules  # noqa: F401  whose classes configs name
 import lightning_modules  # noqa: F401
+from bases import with_bases
 from callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -72,7 +74,7 @@ class PreimageCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
             auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
-            args=args,
+            args=with_bases(sys.argv[1:] if args is None else args),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import callbacks
 import datamodules
 import lightning_modules
+from bases import without_base
 from lightning_modules.retired import renewed_config
 from parsing import FOLLOWERS, exact_numbers
 
@@ -96,8 +97,8 @@ class OneLineErrorParser(LightningArgumentParser):
         return config
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
-        """Takes what an earlier version wrote, too."""
-        config: Namespace = super().parse_string(renewed_config(content), *args, **kwargs)
+        """Takes what an earlier version wrote, too; the base has been read before."""
+        config: Namespace = super().parse_string(renewed_config(without_base(content)), *args, **kwargs)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

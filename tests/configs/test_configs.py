@@ -69,7 +69,8 @@ def test_experiment_runs(config: str, overlay: list[str], run: Run, idx_root: Pa
         assert counts["encoder"] == 30_476 + gaussian_head
         assert counts.get("decoder", 30_977) == 30_977
         assert counts.get("head", 1_482) == 1_482
-    source = content["model"]["init_args"].get("encoder_checkpoint")
+    used = yaml.safe_load((run_dir / "config.yaml").read_text())
+    source = used["model"]["init_args"].get("encoder_checkpoint")
     if source and ("frozen" in config or "invert" in config):
         saved = torch.load(runs / source, weights_only=True)["state_dict"]
         encoder = trained.get_submodule("encoder").state_dict()

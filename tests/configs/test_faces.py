@@ -24,11 +24,12 @@ def test_experiment_runs(config: str, run: Run, face_root: Path, tmp_path: Path)
         assert len(values(run_dir, f"test/{metric}")) == 1
     pictures = {str(path.relative_to(run_dir / "images")) for path in run_dir.glob("images/*/*.png")}
     assert {"labelled/test.png", "code_plane/test.png", "confusion/test.png"} <= pictures
-    assert Kept.module.reconstruction == content["model"]["init_args"]["reconstruction"]
+    assert Kept.module.reconstruction == ("detached" if "detached" in config else "joint")
 
 
 def test_the_full_size_is_that_of_the_system() -> None:
-    content = yaml.safe_load((FACES / "real_fake_full.yaml").read_text())
-    networks = content["model"]["init_args"]
+    small, full = (yaml.safe_load((FACES / name).read_text()) for name in ("real_fake.yaml", "real_fake_full.yaml"))
+    networks = full["model"]["init_args"]
     assert [networks[part]["init_args"]["width"] for part in ("encoder", "decoder")] == [1.0, 1.0]
-    assert content["trainer"]["precision"] == "bf16-mixed"
+    assert full["base"] == "real_fake.yaml"
+    assert small["trainer"]["precision"] == "bf16-mixed"

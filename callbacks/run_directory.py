@@ -147,7 +147,7 @@ class RunDirectory(Callback):
         data = getattr(trainer, "datamodule", None)
         classes, bad = run_dir / "classes.json", getattr(data, "bad_images", None)
         if (names := getattr(data, "class_names", None)) is not None:
-            if hasattr(pl_module, "num_classes"):
+            if getattr(pl_module, "num_classes", None) is not None:
                 _check_order(classes, names)
             if stage == "fit" or not classes.exists():
                 write_atomically(classes, partial(Path.write_text, data=json.dumps(names, indent=2)))

@@ -50,7 +50,6 @@ class DecodedImagesDataModule(InMemoryDataModule):
         if hasattr(self, "train_set"):
             return
         tree, cache, splits = self._open()
-        self.class_names = tree.class_names
         self.bad_images = cache.bad
         labels = torch.tensor(tree.labels)
         self.train_set, self.val_set, self.test_set = (
@@ -86,6 +85,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
                     f"{self.root} has no image to train on, since all are for {there}: set data.root to that folder, or"
                     " smaller fractions"
                 )
+            self.class_names = tree.class_names
             self._opened = tree, cache, splits
         return self._opened
 

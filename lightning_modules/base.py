@@ -42,6 +42,8 @@ class EncoderModule(LightningModule):
 
     #: Whether the model needs images besides cached codes: those that rebuild them do.
     reads_images = True
+    #: Number of classes of a model that needs labels.
+    num_classes: int | None = None
     train_metrics: MetricCollection
     val_metrics: MetricCollection
     test_metrics: MetricCollection
@@ -180,7 +182,8 @@ class EncoderModule(LightningModule):
         return self
 
     def prepare_data(self) -> None:
-        """Looks for the encoder's checkpoint, and for parts that do not fit, before any logger has opened a run."""
+        """Looks for the encoder's checkpoint, and for what does not fit, before any logger has opened a run."""
+        self._check_classes(str(self.trainer.state.fn))  # where the data knows its classes by now
         data = getattr(self.trainer, "datamodule", None)
         channels, size = getattr(data, "channels", None), getattr(data, "image_size", None)
         if isinstance(channels, int) and isinstance(size, int):
@@ -189,35 +192,42 @@ class EncoderModule(LightningModule):
             load_checkpoint(self._encoder_path())
 
     def setup(self, stage: str) -> None:
-        """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint."""
+        """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint.
+
+        Raises:
+            ValueError: The data has other classes than the model, or none for one that needs them.
+        """
         if self.trainer.precision_plugin.precision not in ("32-true", "16-mixed", "bf16-mixed"):
             follow_dtype(self)
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
+        self._check_classes(stage)
+        self._warn_of_absent_classes(stage)
 
-    def _check_classes(self, num_classes: int, stage: str) -> None:
+    def _check_classes(self, stage: str) -> None:
         """Compares the classes with the data's, before a label without a logit, or none at all, ends the run."""
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None)
-        if names is None or (stage == "predict" and not names):
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        if self.num_classes is None or names is None or (stage == "predict" and not names):
             return
         if not names:
+            name = type(self).__name__
+            raise ValueError(f"{name} needs labels, and the data has none: give it some, or choose another model")
+        if len(names) != self.num_classes:
             raise ValueError(
-                f"{type(self).__name__} needs labels, and the data has none: label it, or use a model without"
+                f"the data has {len(names)} classes, model.num_classes={self.num_classes}: set model.num_classes"
             )
-        if len(names) != num_classes:
-            raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={num_classes}: set model.num_classes"
-            )
+
+    def _warn_of_absent_classes(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
-            if labels is not None and (labels >= 0).any():
-                absent = (torch.bincount(labels[labels >= 0], minlength=num_classes) == 0).nonzero()[:, 0].tolist()
-                if absent:
-                    some = ", ".join(names[label] for label in absent[:3])
-                    rank_zero_warn(
-                        f"the {split} split has no image of {len(absent)} of {num_classes} classes, as {some}"
-                    )
+            if self.num_classes is None or not names or labels is None or not (labels >= 0).any():
+                continue
+            counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
+            if absent := [names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
+                of = f"{len(absent)} of {self.num_classes} classes, as {', '.join(absent[:3])}"
+                rank_zero_warn(f"the {split} split has no image of {of}")
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""

@@ -23,6 +23,7 @@ class Classifier(EncoderModule):
 
     encoder: nn.Module
     reads_images = False
+    num_classes: int
 
     def __init__(
         self,
@@ -82,9 +83,8 @@ class Classifier(EncoderModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
     def setup(self, stage: str) -> None:
-        """Loads the auxiliary decoder, and compares the number of classes with the data's."""
+        """Loads the auxiliary decoder at the start of a `fit`."""
         super().setup(stage)
-        self._check_classes(self.num_classes, stage)
         if self.auxiliary_decoder is not None and self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.auxiliary_decoder, self._encoder_path(), "decoder")
 

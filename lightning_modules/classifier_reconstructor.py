@@ -26,6 +26,8 @@ class ClassifierReconstructor(EncoderModule):
     clipping of the gradient's norm (`trainer.gradient_clip_val`) ties the two together.
     """
 
+    num_classes: int
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -112,7 +114,6 @@ class ClassifierReconstructor(EncoderModule):
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
         super().setup(stage)
-        self._check_classes(self.num_classes, stage)
         if self.balanced and stage == "fit":
             self.class_weights.copy_(self._balance())
 

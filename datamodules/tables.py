@@ -163,7 +163,8 @@ class _Table:
         files = self._filename_columns(images, wanted.filename_column)
         if len(files) != 1:
             say = "several may name" if files else "none names"
-            return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=bool(files))
+            known = any(_plain(column) in [*FILENAMES, *set().union(*LABELS)] for column in self.columns)
+            return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=known or bool(files))
         header = self.columns[files[0]]
         if re.search(r"\d|\.", header) and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")

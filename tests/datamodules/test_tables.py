@@ -222,6 +222,7 @@ def test_a_row_with_a_mistake_is_named(root: Path, rows: str, message: str) -> N
         (table("filename,label"), {"table": "l.csv"}, "data.table=l.csv is neither in"),
         ("filename,label,label\nImage_0.jpg,a,b\n", {}, "filename, label, label: several may hold labels"),
         ("Image_0.jpg,a\nImage_1.jpg,b\n", {}, "has no header, its first row names Image_0.jpg"),
+        ("id,breed\nimg0,a\nimg1,b\n", {}, "has the columns id, breed: none names the images (--data.filename_column)"),
         ("a,b\n1,2\n", {"filename_column": "c"}, "has the columns a, b, and no c"),
     ],
 )

@@ -24,7 +24,7 @@ from evaluation.measures import (
 )
 from evaluation.readers import read_codes
 from evaluation.runs import Run, default_device, find_run, load_data, load_model
-from files import sha256, write_atomically
+from files import read_plain, sha256, write_atomically
 from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
@@ -150,11 +150,13 @@ def _done(run: Run, checkpoint: dict[str, str], asked: dict[str, Any]) -> dict[s
     """What was measured of the same checkpoint as asked for; with any extractor and data, where none is asked for."""
     path = run.folder / FILE
     try:
-        found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        found = read_plain(path) if path.is_file() else {}
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): --overwrite measures again") from error
-    same = found.get("checkpoint") == checkpoint and asked.items() <= found.get("options", {}).items()
-    return found if same else None
+        raise ValueError(f"{error}: --overwrite measures again") from error
+    options = found.get("options", {}) if isinstance(found, dict) else None
+    if not isinstance(options, dict):
+        raise ValueError(f"{path} is no evaluation: --overwrite measures again")
+    return found if found.get("checkpoint") == checkpoint and asked.items() <= options.items() else None
 
 
 def _training_minutes(run: Run) -> float | None:

@@ -63,32 +63,54 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(args: Sequence[str]) -> None:
-    """Measures every run that has not been, and prints a table of all."""
+    """Measures every run that has not been, and prints a table of all.
+
+    Args:
+        args: The arguments after `evaluate`.
+
+    Raises:
+        ValueError: Some could not be measured; they are named after the table of the others.
+    """
     options, flags = parse(args)
     runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
     device = default_device()
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
-    rows = []
+    asked = {"images": options.images, "labels_per_class": options.labels_per_class}
+    asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
+    measured, rows, failed = [], [], []
     for run in runs:
-        checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
-        asked = {"images": options.images, "labels_per_class": options.labels_per_class}
-        asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
-        found = None if options.overwrite else _done(run, checkpoint, asked)
-        if found is not None:
-            print(f"{run.folder}: done, --overwrite measures again")
-        else:
-            try:
-                found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
-            except Exception as error:
-                raise ValueError(f"{run.folder}: {explain(error)}") from error
-            found |= {"checkpoint": checkpoint, "options": asked}
-            text = json.dumps(found, indent=2)
-            write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
-        rows.append(found)
-    print(table(runs, rows), end="")
-    for run, row in zip(runs, rows, strict=True):
+        try:
+            rows.append(_measure(run, options, flags, extractor, asked, device))
+            measured.append(run)
+        except Exception as error:  # the others are measured all the same
+            failed.append(explain(error) if str(run.folder) in str(error) else f"{run.folder}: {explain(error)}")
+    if rows:
+        print(table(measured, rows), end="")
+    for run, row in zip(measured, rows, strict=True):
         for note in row["notes"]:
             print(f"{run.folder}: {note}")
+    if failed:
+        raise ValueError("; ".join(failed))
+
+
+def _measure(
+    run: Run,
+    options: argparse.Namespace,
+    flags: Sequence[str],
+    extractor: Extractor | None,
+    asked: dict[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """What `evaluation.json` holds, or is made to hold."""
+    checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
+    found = None if options.overwrite else _done(run, checkpoint, asked)
+    if found is not None:
+        print(f"{run.folder}: done, --overwrite measures again")
+        return found
+    found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
+    found |= {"checkpoint": checkpoint, "options": asked}
+    write_atomically(run.folder / FILE, partial(Path.write_text, data=json.dumps(found, indent=2)))
+    return found
 
 
 def evaluate(

@@ -286,6 +286,23 @@ def test_bad_input_ends_in_one_line(
     assert not list(tmp_path.rglob("evaluation.json"))
 
 
+def test_a_run_that_cannot_be_measured_is_named_after_the_table_of_the_others(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fit("run")
+    bad = shutil.copytree(folder, tmp_path / "bad")
+    (bad / "checkpoints/best.ckpt").write_text("no checkpoint")
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--ckpt_path", str(bad), str(folder), "--labels_per_class", "1"])
+    assert stop.value.code == 1
+    out, err = capsys.readouterr()
+    assert str(folder) in out
+    assert (folder / "evaluation.json").is_file()
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert f"{bad / 'checkpoints/best.ckpt'} is truncated or no checkpoint" in line
+
+
 def test_no_name_breaks_the_table() -> None:
     row = {"model": "VAE", "parameters": 1, "images_per_second": 1.0, "peak_memory_gb": 1.0}
     row |= dict.fromkeys(("reconstruction", "generation", "reading", "active_units", "training_minutes"))

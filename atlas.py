@@ -116,11 +116,19 @@ def _overlay(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[
     given = [overlay, features.weights_hash, [read_plain(Path(name)) for name in options.config], own]
     settings = hashlib.sha256(json.dumps(given).encode()).hexdigest()
     done = options.out / layer / "done.json"
-    if done.is_file() and json.loads(done.read_text())["settings"] != settings:
+    if done.is_file() and _noted(done, "settings", str) != settings:
         raise ValueError(
             f"{done.parent} was trained with other weights, data or options: give another --out, or remove it"
         )
     return overlay, settings
+
+
+def _noted(path: Path, key: str, kind: Any) -> Any:
+    """What a file of a layer has noted."""
+    noted = read_plain(path)
+    if not isinstance(noted, dict) or not isinstance(noted.get(key), kind):
+        raise ValueError(f"{path} is damaged: it has no {key}; remove it to have it made anew")
+    return noted[key]
 
 
 def _fit(options: argparse.Namespace, layer: str, overlay: dict[str, Any], settings: str, rest: list[str]) -> None:
@@ -188,9 +196,13 @@ def _row(
         "shape": " x ".join(map(str, shape)),
         "values": int(torch.tensor(shape).prod()),
         "parameters": sum(parameter.numel() for parameter in model.decoder.parameters()),
-        "minutes": json.loads((run_dir / "done.json").read_text())["minutes"],
-        **{key: tested[f"test/{key}"] for key in COLUMNS},
+        "minutes": _noted(run_dir / "done.json", "minutes", int | float | None),
     }
+    if missing := [key for key in COLUMNS if f"test/{key}" not in tested]:
+        raise ValueError(
+            f"{run_dir / 'metrics.csv'} has no test/{missing[0]}: remove {run_dir} to train the layer anew"
+        )
+    row |= {key: tested[f"test/{key}"] for key in COLUMNS}
     if options.optimize:
         path = run_dir / f"optimization_{options.optimize}.json"
         row |= _baseline(model, _spread(data, options.optimize), device, path)
@@ -207,8 +219,7 @@ def _baseline(model: Inversion, images: Tensor, device: torch.device, path: Path
                 "psnr_64_search": _errors(search, images, device)["psnr_64"],
             }
         write_atomically(path, lambda file: file.write_text(json.dumps(found)))
-    found = json.loads(path.read_text())
-    return found
+    return {key: float(_noted(path, key, int | float)) for key in ("psnr_64_few", "psnr_64_search")}
 
 
 def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:

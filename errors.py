@@ -5,6 +5,8 @@ import difflib
 import errno
 import re
 from collections.abc import Callable
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace
@@ -14,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import callbacks
 import datamodules
 import lightning_modules
+from files import read_plain
 from parsing import FOLLOWERS, exact_numbers
 
 #: Raised for users, by this project and by Lightning; their text says it all.
@@ -88,7 +91,13 @@ class OneLineErrorParser(LightningArgumentParser):
         return added
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Remembers which of several files it is that cannot be parsed."""
+        """Looks whether a file can be read at all, and remembers which of several it is that cannot be parsed."""
+        try:
+            read_plain(Path(str(path)))
+        except ValueError as error:
+            self.error(str(error))
+        except OSError:  # of which the parser says more
+            pass
         self._file = path
         config: Namespace = super().parse_path(path, *args, **kwargs)
         self._file = None
@@ -111,7 +120,10 @@ def explain(error: Exception) -> str:
     for part, hint in _HINTS.items():
         if part in text:
             return f"{text}: {hint}"
-    if isinstance(error, _KNOWN) and text:
+    text = text if len(text) < 1000 else f"{text[:1000]} ..."
+    # What Lightning raises itself, it raises for users.
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)] if isinstance(error, RuntimeError) else []
+    if text and (isinstance(error, _KNOWN) or (frames and frames[-1].f_globals["__name__"].startswith("lightning."))):
         return text
     return f"unexpected {type(error).__name__}: {text}" if text else f"unexpected {type(error).__name__}"
 

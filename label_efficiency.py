@@ -25,7 +25,7 @@ from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
 from errors import CommandParser
-from files import read_metrics, sha256, write_atomically
+from files import read_metrics, read_plain, sha256, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
 from reporting.charts import error_figure
 from reporting.label_errors import COLOURS, error_table, errors_of
@@ -119,7 +119,9 @@ def _claim(options: argparse.Namespace, flags: list[str]) -> None:
     """Keeps figures of two encoders or recipes out of one table."""
     made_by = {"encoder": sha256(options.encoder_checkpoint), "steps": options.steps, "flags": flags}
     path = options.out / "made_by.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_plain(path) if path.is_file() else {}
+    if not isinstance(known, dict):
+        raise ValueError(f"{path} does not say what the figures beside it were made by: give another --out")
     if known.setdefault(options.dataset, made_by) != made_by:
         raise ValueError(f"{options.out} has figures of another encoder or other options: give another --out")
     write_atomically(path, lambda file: file.write_text(json.dumps(known, indent=2)))
@@ -129,11 +131,14 @@ def read(path: Path) -> dict[Point, float]:
     """The accuracies that are known."""
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        Point(row["data"], int(row["labels"]), row["method"], int(row["seed"])): float(row["accuracy"]) for row in rows
-    }
+    try:
+        with path.open(newline="") as file:
+            return {
+                Point(row["data"], int(row["labels"]), row["method"], int(row["seed"])): float(row["accuracy"])
+                for row in csv.DictReader(file)
+            }
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read ({error}): mend the line, or remove the file") from error
 
 
 def write(path: Path, found: dict[Point, float]) -> None:

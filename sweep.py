@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import shutil
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from errors import CommandParser
-from files import read_metrics, write_atomically
-from sweep_file import LIMIT, Point, command_of, draw, grid, read_sweep
+from files import read_metrics, read_plain, write_atomically
+from sweep_file import LIMIT, Point, command_of, draw, grid, read_record, read_sweep
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -76,7 +77,7 @@ def main(args: Sequence[str]) -> None:
 def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     """The points, written to `sweep.json` with the seed; more points than at the last time are welcome, others not."""
     path: Path = options.out / "sweep.json"
-    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"seed": 0, "points": []}
+    recorded = read_record(path)
     seed = recorded["seed"] if options.seed is None else options.seed
     count = options.count or sweep.get("run_cap")
     if sweep["method"] == "grid":
@@ -160,9 +161,15 @@ def _name(index: int) -> str:
 
 
 def _state(out: Path, index: int) -> dict[str, Any]:
+    """How a point has ended so far; where that cannot be read, it goes on, which a finished run ends at once."""
     path = out / _name(index) / "point.json"
-    state: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return state
+    state: Any = {}
+    try:
+        state = read_plain(path) if path.is_file() else {}
+    except ValueError:
+        state = None
+    known = isinstance(state, dict) and isinstance(state.get("minutes", 0.0), int | float)
+    return state if known else {"status": "unknown"}
 
 
 def _flat(point: Point, prefix: str = "") -> Point:
@@ -175,7 +182,12 @@ def _flat(point: Point, prefix: str = "") -> Point:
 def _result(run_dir: Path, metric: dict[str, Any]) -> float | None:
     """The best value of the metric that a run has logged."""
     path = run_dir / "metrics.csv"
-    values = [row[metric["name"]] for row in read_metrics(path) if metric["name"] in row] if path.is_file() else []
+    try:
+        rows = read_metrics(path) if path.is_file() else []
+    except ValueError as error:
+        print(error)
+        return None
+    values = [value for row in rows if not math.isnan(value := row.get(metric["name"], math.nan))]
     best = max if metric.get("goal") == "maximize" else min
     return best(values, default=None)
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from class_paths import check_class_paths
 from datamodules import InMemoryDataModule
 from errors import OneLineErrorParser, condense
-from files import run_name
+from files import read_plain, run_name
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 
@@ -52,10 +51,10 @@ def find_run(path: str | Path) -> Run:
     checkpoint = checkpoint_in(folder) if path.is_dir() else path
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
+    config = read_plain(folder / "config.yaml")
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
         _ = config["model"]["class_path"], config["data"]["class_path"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.yaml'} does not say what model and data the run has") from error
     return Run(folder, checkpoint, config)
 
@@ -89,7 +88,7 @@ def load_data(folder: Path, flags: Sequence[str] = ()) -> InMemoryDataModule:
         folder: The run directory.
         flags: What to change, for example `--data.root=DIR`.
     """
-    config = yaml.safe_load((folder / "config.yaml").read_text())["data"]
+    config = read_plain(folder / "config.yaml")["data"]
     # All labels, however few the run had: else the readers of two runs could not be compared.
     (config.get("init_args") or {}).pop("num_labels", None)
     data: InMemoryDataModule = _instantiate(folder, InMemoryDataModule, "data", config, flags)

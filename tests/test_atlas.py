@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from atlas import CONFIG, decoder_for, mean_of
+from atlas import CONFIG, _noted, decoder_for, mean_of
 from lightning_modules.networks import inverters
 from main import main
 
@@ -120,3 +120,10 @@ def test_the_mean_image_is_that_of_all_images_at_once() -> None:
     mean = mean_of(images)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"minutes": "many"}', "{", "[" * 2000, ""])
+def test_a_damaged_file_of_a_layer_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "done.json").write_text(text)
+    with pytest.raises(ValueError, match=r"done\.json (is damaged: it has no minutes; remove it|cannot be read)"):
+        _noted(tmp_path / "done.json", "minutes", int | float)

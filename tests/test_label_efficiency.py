@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from datamodules import MNISTDataModule
-from label_efficiency import Point, encode, read, write
+from label_efficiency import COLUMNS, Point, encode, read, write
 from lightning_modules import Autoencoder
 from main import main
 from reporting.runs import read_findings
@@ -131,3 +131,11 @@ def test_wrong_arguments_end_in_one_line(
     assert stop.value.code == code
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in error for word in words)
+
+
+@pytest.mark.parametrize("row", ["mnist,many,linear,0,0.5", "mnist,10,linear,0,", "mnist", "mnist,10,linear,0,\x00"])
+def test_a_damaged_table_is_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "label_efficiency.csv"
+    path.write_text(f"{','.join(COLUMNS)}\n{row}\n")
+    with pytest.raises(ValueError, match=r"label_efficiency\.csv cannot be read .*: mend the line, or remove the file"):
+        read(path)

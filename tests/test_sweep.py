@@ -113,6 +113,41 @@ def test_an_index_runs_one_point_by_flag_or_by_slurm(
     assert "error: --index 3: the sweep has the points 0 to 2" in refused(file, capsys, "--index", 3)
 
 
+DAMAGED = ["[]", "3", "{", "", "9" * 400, "\x00", '{"status": "finished", "minutes": "many"}', "[" * 2000]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_point_is_run_again_and_the_others_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2]}})
+    sweep(file)
+    (tmp_path / "out/point_001/point.json").write_text(text)
+    (tmp_path / "out/point_000/metrics.csv").write_text("step,val/loss\n0,\x00\n")
+    capsys.readouterr()
+    rows = sweep(file)
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert [row["val/loss"] for row in rows] == ["", "2.25"]
+    assert "out/point_000/metrics.csv cannot be read" in capsys.readouterr().out
+    assert len(starts(file, 0)) == 1
+
+
+@pytest.mark.parametrize("text", [*DAMAGED, '{"seed": 0, "points": {}}', '{"seed": "a", "points": [{}]}'])
+def test_a_damaged_record_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1]}})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sweep.json").write_text(text)
+    assert "out/sweep.json " in refused(file, capsys)
+    assert (tmp_path / "out/sweep.json").read_text() == text
+
+
+def test_a_metric_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    file = write(tmp_path, parameters={"x": {"value": 1}})
+    sweep(file)
+    (tmp_path / "out/point_000/metrics.csv").write_text("step,val/loss\n0,nan\n1,0.5\n2,nan\n")
+    assert [row["val/loss"] for row in sweep(file)] == ["0.5"]
+
+
 def test_jobs_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("os.sched_getaffinity", raising=False)  # as on macOS
     file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 2}})

@@ -72,7 +72,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], None]:
 
 
 def having(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(checkpoint: dict[str, Any]) -> None:
+    def change(checkpoint: Any) -> None:
         *above, last = path.split("/")
         for key in above:
             checkpoint = checkpoint[int(key) if key.isdigit() else key]

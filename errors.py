@@ -87,6 +87,8 @@ class OneLineErrorParser(LightningArgumentParser):
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line; the kinds that this project raises for users go without their name."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
+    text = re.sub(r"(Install it by running `[^`]*`)\. Not a valid subclass of \w+", r"\1", text)
+    text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
     known = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError) and text
     return text if known else f"{type(error).__name__}: {text}"
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 import datamodules  # noqa: F401  whose classes configs name
 import lightning_modules  # noqa: F401
 from callbacks import (
+    REPLACED,
     AtomicCheckpointIO,
     BestCheckpoint,
     CPUPrecision,
@@ -34,14 +35,13 @@ from callbacks import (
     StopOnNaN,
     WandbRunLogger,
 )
-from callbacks.averaging import REPLACED
 from callbacks.scale import check_processes, check_slurm
 from class_paths import check_class_paths
 from errors import OneLineErrorParser
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from links import link
-from parsing import check_trainer, settle_modes
+from parsing import check_trainer, settle_modes, settle_trainer
 from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
 
 
@@ -168,14 +168,13 @@ class PreimageCLI(LightningCLI):
             Provenance(),
             RunDirectory(self.config_text),
             RunState(),
+            ProgressBar(),
         ]
-        if config.enable_checkpointing is False:
-            always = [callback for callback in always if not isinstance(callback, Checkpoint)]
-        if config.enable_progress_bar is not False:
-            always.append(ProgressBar())
+        options = {**config, **kwargs}
+        always = settle_trainer(options, always)
         check_slurm()
         try:
-            trainer = self._instantiate_trainer({**config, **kwargs}, always)
+            trainer = self._instantiate_trainer(options, always)
         except TypeError as error:  # Lightning's answer to devices that are no number, among others
             raise ValueError(f"trainer: {error}") from error
         check_processes(trainer)
@@ -204,16 +203,17 @@ class PreimageCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Says where the run goes."""
-        rank_zero_info(f"run directory: {self.run_dir}")
+        if any(isinstance(logger, RunLogger) for logger in self.trainer.loggers):
+            rank_zero_info(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
         """Tests the run if asked to, and lists its pictures."""
-        if self._get(self.config, "test_after_fit") and not getattr(self.trainer, "fast_dev_run", False):
+        if self._get(self.config, "test_after_fit"):
             # Not those of the user's own; the best one, and the last one without a validation.
             ours = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint | LastCheckpoint)]
             path = next((callback.best_model_path for callback in ours if callback.best_model_path), None)
             if path is None:
-                raise ValueError("--test_after_fit has no checkpoint to test: leave trainer.enable_checkpointing on")
+                rank_zero_info("--test_after_fit: without a checkpoint, of the weights as the training has left them")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
         for picture in sorted(self.run_dir.glob("images/**/*.png")) if self.trainer.is_global_zero else ():
             print(picture)
@@ -225,9 +225,13 @@ def _instantiate(ours: type[Callback], theirs: type[Callback], *args: Any, **kwa
 
 def _quieten() -> None:
     """Silences advice that does not hold here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not any(text in record.getMessage() for text in ("Tip:", "Detected KeyboardInterrupt"))
-    )
+
+    def as_flags(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        record.msg, record.args = re.sub(r"`Trainer\((\w+)=([^)]*)\)`", r"--trainer.\1=\2", text), ()
+        return not re.search("Tip:|Detected KeyboardInterrupt|barebones=True", text)
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(as_flags)
     for message in (
         ".*does not have many workers.*",  # batches are made whole, in memory
         ".*multiple `ModelCheckpoint` callbacks.*",
@@ -236,6 +240,7 @@ def _quieten() -> None:
         ".*Total length of `list` across ranks is zero.*",  # no validation split
         ".*isinstance.treespec, LeafSpec.*",
         ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
+        ".*You are trying to `self.log.*barebones",
         ".*args parameter is intended to run from within Python.*",  # as `atlas` and `label-efficiency` do
     ):
         warnings.filterwarnings("ignore", message)

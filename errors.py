@@ -114,6 +114,8 @@ class OneLineErrorParser(LightningArgumentParser):
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
+    text = re.sub(r"(Install it by running `[^`]*`)\. Not a valid subclass of \w+", r"\1", text)
+    text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{error.filename}: {error.strerror}{': make room on the disk, and start again' if full else ''}"

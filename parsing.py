@@ -6,14 +6,18 @@ from pydoc import locate
 from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.metrics import direction
 
 #: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
 FOLLOWERS = (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau)
+
+BAREBONES = ["enable_checkpointing", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"]
+BAREBONES += ["num_sanity_val_steps", "profiler"]
 
 
 def exact_numbers(typehint: Any) -> Any:
@@ -56,6 +60,34 @@ def settle_modes(config: Namespace) -> None:
             options["mode"] = known
         elif metric and known not in (None, given):
             rank_zero_warn(f"{name}: mode {given} is kept as it was given, though the best {metric} is its {known}")
+
+
+def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callback]:
+    """Settles options of the trainer that rule each other out: what switches something off prevails.
+
+    Args:
+        options: Arguments of the trainer, which are changed.
+        ours: The callbacks that are always on, our progress bar among them.
+
+    Returns:
+        Those of ours that stay.
+    """
+    callbacks = options["callbacks"] or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    barebones = options["barebones"]
+    unwanted: list[type[Callback]] = []
+    if barebones:  # measures the trainer's own speed: nothing is saved, logged or shown
+        rank_zero_info("trainer.barebones: no metrics, checkpoints, pictures, config.yaml, checks or progress bar")
+        ours = []
+        options |= dict.fromkeys(BAREBONES) | {"logger": False, "detect_anomaly": False}
+    if barebones or options["enable_checkpointing"] is False:
+        unwanted.append(Checkpoint)
+    if barebones or options["enable_progress_bar"] is False:
+        unwanted.append(ProgressBar)
+    options["callbacks"] = [callback for callback in callbacks if not isinstance(callback, tuple(unwanted))]
+    if any(isinstance(callback, ProgressBar) for callback in options["callbacks"]):
+        unwanted.append(ProgressBar)  # in favour of the user's
+    return [callback for callback in ours if not isinstance(callback, tuple(unwanted))]
 
 
 def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:

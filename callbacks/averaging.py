@@ -4,8 +4,8 @@ import itertools
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -213,11 +213,3 @@ class AveragedSWA(AveragedWeights):
         """Takes it."""
         super().load_state_dict(state_dict)
         self._anneals = state_dict.get("anneals", False)
-
-
-#: What takes the place of which callback of Lightning's.
-REPLACED: dict[type[Callback], type[AveragedWeights]] = {
-    WeightAveraging: AveragedWeights,
-    EMAWeightAveraging: AveragedEMA,
-    StochasticWeightAveraging: AveragedSWA,
-}

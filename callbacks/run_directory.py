@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from files import clear_leftovers, write_atomically
 
 from .loggers import WandbRunLogger
+from .tuning import BatchSizeSearch, LearningRateSearch
 
 
 class RunLogger(Logger):
@@ -156,6 +158,22 @@ class RunDirectory(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes what was searched in place of what was asked for, when the search is over."""
+        searches: list[Any] = [
+            callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, LearningRateSearch | BatchSizeSearch)
+        ]
+        run_dir = run_directory(trainer)
+        if not searches or run_dir is None:
+            return
+        config = yaml.safe_load(self.config)
+        for search in searches:
+            search.record(trainer, config)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomically(run_dir / "config.yaml", lambda file: file.write_text(text))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the id of the W&B run, which a resumed run continues."""

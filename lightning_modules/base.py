@@ -1,5 +1,6 @@
 """What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -84,6 +85,7 @@ class EncoderModule(LightningModule):
         self.freeze_encoder = freeze_encoder
         self.cache_codes = cache_codes
         self.encoder_lr = encoder_lr
+        self.learning_rate: float | None = None  # in place of the optimiser's, where one was searched
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
         self.make_scheduler = scheduler
         if freeze_encoder:
@@ -148,6 +150,8 @@ class EncoderModule(LightningModule):
 
     def _step_followers(self, of_training: bool) -> None:
         """Steps a schedule that follows a metric of the training or of a validation, which has just been logged."""
+        if self.trainer.barebones:  # logs nothing
+            return
         for config in self.trainer.lr_scheduler_configs:
             if not config.reduce_on_plateau or str(config.monitor).startswith("train/") != of_training:
                 continue
@@ -180,6 +184,21 @@ class EncoderModule(LightningModule):
         if self.freeze_encoder:
             self.encoder.eval()
         return self
+
+    def on_train_start(self) -> None:
+        """Fits the schedule to the number of steps, which a search of the batch size has changed."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, OneCycle):
+                config.scheduler.total_steps = self._total_steps()
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise ValueError(
+                "model.scheduler=OneCycle must know the number of steps: set trainer.max_epochs or trainer.max_steps,"
+                " also beside trainer.max_time"
+            )
+        return int(steps)
 
     def prepare_data(self) -> None:
         """Looks for the encoder's checkpoint, and for what does not fit, before any logger has opened a run."""
@@ -257,11 +276,12 @@ class EncoderModule(LightningModule):
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
         known = {id(p) for p in self.encoder.parameters()}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        if self.encoder_lr is None or not encoder:
-            optimizer = self.make_optimizer([*rest, *encoder])  # one group: LBFGS takes no more
+        searched = {} if self.learning_rate is None else {"lr": self.learning_rate}
+        if self.encoder_lr is None:  # one group: LBFGS takes no more
+            groups: list[dict[str, Any]] = [{"params": [*rest, *encoder]} | searched]
         else:
-            groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
-            optimizer = self.make_optimizer([*groups, {"params": encoder, "lr": self.encoder_lr}])
+            groups = [{"params": rest} | searched, {"params": encoder, "lr": self.encoder_lr}]
+        optimizer = self.make_optimizer([group for group in groups if group["params"]])
         for group in optimizer.param_groups:
             if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
                 rank_zero_info(
@@ -272,7 +292,7 @@ class EncoderModule(LightningModule):
             return optimizer
         scheduler = self.make_scheduler(optimizer)
         if isinstance(scheduler, OneCycle):
-            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+            scheduler.total_steps = self._total_steps()
         config = {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}
         if isinstance(scheduler, ReduceLROnPlateau):
             # Lightning would step it after every epoch, whether there was a validation or not: here it never does.

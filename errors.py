@@ -138,7 +138,7 @@ def condense(message: str) -> str:
     denied = r"\1 is refused, since it could run or overwrite anything: give a part of a training"
     text = re.sub(r"Importing '(\S+)' is not allowed.*? to allow it\.", denied, text)
     text = re.sub(r"Type \S*Callable\b.*? expects a function or a callable class: ", "", text)
-    text = re.sub(r" Got value: Namespace\(.*", "", text)
+    text = re.sub(r" Got value: Namespace\(class_path='([^']*)'.*", r" Got value: \1", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
+from checks import check_range
+
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
 from .networks.weights import check_fit, weights_hash
@@ -73,6 +75,7 @@ class EncoderModule(LightningModule):
         super().__init__()
         if cache_codes and not freeze_encoder:
             raise ValueError("model.cache_codes needs an encoder that stays as it is: set model.freeze_encoder true")
+        check_range("model", "(0, inf)", encoder_lr=encoder_lr)
         with warnings.catch_warnings():
             # Under the CLI the modules are kept as plain class paths, and built in Python they stay out of the file.
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
@@ -206,9 +209,7 @@ class EncoderModule(LightningModule):
                 f"{type(self).__name__} needs labels, and the data has none: label it, or use a model without"
             )
         if len(names) != num_classes:
-            raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={num_classes}: set model.num_classes"
-            )
+            raise ValueError(f"the data has {len(names)} classes, model.num_classes={num_classes}: set it to that")
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
             if labels is not None and (labels >= 0).any():
@@ -216,7 +217,8 @@ class EncoderModule(LightningModule):
                 if absent:
                     some = ", ".join(names[label] for label in absent[:3])
                     rank_zero_warn(
-                        f"the {split} split has no image of {len(absent)} of {num_classes} classes, as {some}"
+                        f"the {split} split has no image of {len(absent)} of {num_classes} classes, as {some}: what is"
+                        " measured of every class, as ROC AUC, is NaN"
                     )
 
     def on_fit_start(self) -> None:
@@ -253,6 +255,7 @@ class EncoderModule(LightningModule):
             groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
             optimizer = self.make_optimizer([*groups, {"params": encoder, "lr": self.encoder_lr}])
         for group in optimizer.param_groups:
+            check_range("optimizer", "[0, inf)", lr=float(group["lr"]))
             if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
                 rank_zero_info(
                     f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"

@@ -19,7 +19,10 @@ from parsing import FOLLOWERS, exact_numbers
 #: Raised for users, by this project and by Lightning; their text says it all.
 _KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError, MisconfigurationException)
 #: What torch says of mistakes in a configuration, and what these may be.
-_HINTS = {"without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model"}
+_HINTS = {
+    "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
+    "can't allocate memory": "a size of the model is too large for this machine",
+}
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
 

@@ -104,7 +104,7 @@ class InMemoryDataModule(LightningDataModule):
             code_cache_limit_gb: Largest size of the cached codes of a split on disk, in gigabytes.
         """
         super().__init__()
-        check_range("data", "[1, inf)", batch_size=batch_size)
+        check_range("data", "[1, 1e9]", batch_size=batch_size)
         check_range("data", "[0, inf]", code_cache_limit_gb=code_cache_limit_gb)
         self.batch_size = batch_size
         self.augmentations = list(augmentations or [])

@@ -98,7 +98,8 @@ class EncoderModule(LightningModule):
         try:
             return self._step(batch, split)
         except RuntimeError:
-            if batch[0].ndim == 4 and self.trainer.world_size == 1:  # others may be waiting for this process
+            alone = self._trainer is None or self._trainer.world_size == 1  # else others may be waiting for this one
+            if batch[0].ndim == 4 and alone:
                 check_shapes(self, tuple(batch[0].shape[1:]))
             raise
 

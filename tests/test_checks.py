@@ -119,7 +119,7 @@ ARGUMENTS: list[tuple[Callable[..., Any], dict[str, list[Any]]]] = [
     (c.LastCheckpoint, {"every_n_steps": ZERO, "every_n_minutes": [-1.0, NAN]}),
     (
         d.MNISTDataModule,
-        {"batch_size": ZERO, "val_size": [-1], "repeat": ZERO, "label_repeat": ZERO, "num_labels": ZERO},
+        {"batch_size": [*ZERO, 10**30], "val_size": [-1], "repeat": ZERO, "label_repeat": ZERO, "num_labels": ZERO},
     ),
     (d.MNISTDataModule, {"code_cache_limit_gb": [-1.0, NAN]}),
     (

@@ -116,7 +116,7 @@ class PreimageCLI(LightningCLI):
         config = given[given.subcommand]
         written = config.clone()  # in which a mode that follows from the metric stays open
         settle_modes(config)
-        check_trainer(config.trainer)
+        check_trainer(config.trainer, config.checkpoint)
         if config.ckpt_path in ("last", "best"):
             config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
         elif config.ckpt_path is not None:

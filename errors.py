@@ -22,7 +22,10 @@ from parsing import FOLLOWERS, exact_numbers
 #: Raised for users, by this project and by Lightning; their text says it all.
 _KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError, MisconfigurationException)
 #: What torch says of mistakes in a configuration, and what these may be.
-_HINTS = {"without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model"}
+_HINTS = {
+    "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
+    "can't allocate memory": "a size of the model is too large for this machine",
+}
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
 
@@ -152,7 +155,7 @@ def condense(message: str) -> str:
     denied = r"\1 is refused, since it could run or overwrite anything: give a part of a training"
     text = re.sub(r"Importing '(\S+)' is not allowed.*? to allow it\.", denied, text)
     text = re.sub(r"Type \S*Callable\b.*? expects a function or a callable class: ", "", text)
-    text = re.sub(r" Got value: Namespace\(.*", "", text)
+    text = re.sub(r" Got value: Namespace\(class_path='([^']*)'.*", r" Got value: \1", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

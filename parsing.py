@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from checks import check_range
 from lightning_modules.metrics import direction
 
 #: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
@@ -103,26 +104,37 @@ def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:
             yield from _followers(item)
 
 
-#: The least that each may be; Lightning divides by some of them, and takes what is below for something else.
-_LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_sanity_val_steps": -1}
-_LEAST |= dict.fromkeys(("log_every_n_steps", "min_epochs", "min_steps"), 0)
+#: Where numbers must be that Lightning does not look at; it divides by some, and takes others for something else.
+_RANGES = {
+    "[0, inf)": ("gradient_clip_val", "log_every_n_steps", "overfit_batches", "min_epochs", "min_steps"),
+    "[1, inf)": ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"),
+    "[-1, inf)": ("max_epochs", "max_steps", "num_sanity_val_steps"),
+}
 
 
-def check_trainer(trainer: Namespace) -> None:
+def check_trainer(trainer: Namespace, checkpoint: Namespace) -> None:
     """Looks at the numbers that Lightning does not look at.
 
     Args:
         trainer: The options of the trainer.
+        checkpoint: Those of the best checkpoint.
 
     Raises:
-        ValueError: One is too small.
+        ValueError: One is out of range, or no checkpoint would ever be written.
     """
-    for name, least in _LEAST.items():
-        if (value := trainer.get(name)) is not None and value < least:
-            raise ValueError(f"trainer.{name}={value} must be at least {least}")
-    interval = trainer.get("val_check_interval")
-    if isinstance(interval, int | float) and not interval > 0:
+    for interval, names in _RANGES.items():
+        check_range("trainer", interval, **{name: trainer.get(name) for name in names})
+    step = trainer.get("val_check_interval")
+    if isinstance(step, int | float) and not step > 0:
         raise ValueError(
-            f"trainer.val_check_interval={interval} must be above 0: to do without validation, set"
+            f"trainer.val_check_interval={step} must be above 0: to do without validation, set"
             " trainer.limit_val_batches 0"
+        )
+    schedule = {name: checkpoint.get(name) for name in ("every_n_train_steps", "every_n_epochs")}
+    check_range("checkpoint", "[0, inf)", **schedule)
+    check_range("checkpoint", "[-1, inf)", save_top_k=checkpoint.get("save_top_k"))
+    saves = any(schedule.values()) or 0 not in schedule.values() or checkpoint.get("train_time_interval") is not None
+    if not saves and trainer.get("enable_checkpointing") is not False:
+        raise ValueError(
+            "checkpoint.every_n_epochs=0 leaves nothing to save: set it to 1, or trainer.enable_checkpointing to false"
         )

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from checks import check_range
+
 from .pictures import Picture
 
 
@@ -29,6 +31,7 @@ class ReconstructionGrid(Picture):
             captions: Write the name of its class over each image.
         """
         super().__init__(every_n_epochs)
+        check_range("ReconstructionGrid", "[1, inf)", count=count, columns=columns)
         self.count = count
         self.columns = columns
         self.captions = captions

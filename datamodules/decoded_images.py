@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from checks import check_range
+
 from .image_cache import ImageCache, OnBadImage, cache_images
 from .image_tree import ImageTree
 from .in_memory import InMemoryDataModule, InMemoryImages
@@ -34,8 +36,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
             kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
         """
         super().__init__(**kwargs)
-        if image_size < 1:
-            raise ValueError(f"data.image_size must be at least 1, not {image_size}")
+        check_range("data", "[1, inf)", image_size=image_size)
         self.root = Path(root)
         self.image_size = image_size
         self.on_bad_image: OnBadImage = on_bad_image

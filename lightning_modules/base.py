@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
+from checks import check_range
+
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
 from .networks.weights import check_fit, weights_hash
@@ -76,6 +78,7 @@ class EncoderModule(LightningModule):
         super().__init__()
         if cache_codes and not freeze_encoder:
             raise ValueError("model.cache_codes needs an encoder that stays as it is: set model.freeze_encoder true")
+        check_range("model", "(0, inf)", encoder_lr=encoder_lr)
         with warnings.catch_warnings():
             # Under the CLI the modules are kept as plain class paths, and built in Python they stay out of the file.
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
@@ -99,7 +102,8 @@ class EncoderModule(LightningModule):
         try:
             return self._step(batch, split)
         except RuntimeError:
-            if batch[0].ndim == 4 and self.trainer.world_size == 1:  # others may be waiting for this process
+            alone = self._trainer is None or self._trainer.world_size == 1  # else others may be waiting for this one
+            if batch[0].ndim == 4 and alone:
                 check_shapes(self, tuple(batch[0].shape[1:]))
             raise
 
@@ -246,7 +250,7 @@ class EncoderModule(LightningModule):
             counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
             if absent := [names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
                 of = f"{len(absent)} of {self.num_classes} classes, as {', '.join(absent[:3])}"
-                rank_zero_warn(f"the {split} split has no image of {of}")
+                rank_zero_warn(f"the {split} split has no image of {of}: what is measured of every class is NaN")
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""
@@ -283,6 +287,7 @@ class EncoderModule(LightningModule):
             groups = [{"params": rest} | searched, {"params": encoder, "lr": self.encoder_lr}]
         optimizer = self.make_optimizer([group for group in groups if group["params"]])
         for group in optimizer.param_groups:
+            check_range("optimizer", "[0, inf)", lr=float(group["lr"]))
             if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
                 rank_zero_info(
                     f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"

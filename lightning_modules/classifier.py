@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from checks import check_range
+
 from .base import Batch, EncoderModule, Split
 from .checkpoints import load_part
 from .metrics import MeanLoss, classification_metrics, reset
@@ -55,6 +57,9 @@ class Classifier(EncoderModule):
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
+        check_range("model", "[2, inf)", num_classes=num_classes)
+        check_range("model", "[0, 1)", label_smoothing=label_smoothing)
+        check_range("model", "[0, inf)", num_samples=num_samples, reconstruction_weight=reconstruction_weight)
         if num_samples and not isinstance(encoder, GaussianEncoder):
             raise ValueError(
                 f"model.num_samples={num_samples} needs a GaussianEncoder to draw from, not {type(encoder).__name__}"

@@ -45,7 +45,12 @@ CONFIGS = [
     (
         "model: {init_args: {encoder: {class_path: MNISTEncoder, init_args: {latent_dim: -1}}}}\n",
         1,
-        "negative dimension -1",
+        "MNISTEncoder.latent_dim=-1 must be at least 1",
+    ),
+    (
+        "model: {init_args: {encoder: {class_path: MNISTEncoder, init_args: {latent_dim: 100000000000000}}}}\n",
+        1,
+        "a size of the model is too large for this machine",
     ),
     ("model: {init_args: {encoder: {class_path: MNISTDecoder}}}\n", 1, "does not take the data's images (1, 28, 28)"),
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adm}}}\n", 2, "torch.optim.Adm"),

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from checks import check_range
+
 
 class MNISTEncoder(nn.Sequential):
     """Three convolutions and a linear layer; 30,476 parameters for a 12-dimensional code.
@@ -15,6 +17,7 @@ class MNISTEncoder(nn.Sequential):
         Args:
             latent_dim: Length of the code.
         """
+        check_range("MNISTEncoder", "[1, inf)", latent_dim=latent_dim)
         super().__init__(
             nn.Conv2d(1, 16, 5),
             nn.ReLU(),
@@ -41,6 +44,7 @@ class MNISTDecoder(nn.Sequential):
         Args:
             latent_dim: Length of the code.
         """
+        check_range("MNISTDecoder", "[1, inf)", latent_dim=latent_dim)
         super().__init__(
             nn.Linear(latent_dim, 576),
             nn.Unflatten(1, (64, 3, 3)),

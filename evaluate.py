@@ -29,7 +29,9 @@ from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
+from locks import Busy
 from reporting.tables import markdown_table
+from runs import claimed
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
@@ -68,27 +70,43 @@ def main(args: Sequence[str]) -> None:
     runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
     device = default_device()
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
-    rows = []
+    asked = {"images": options.images, "labels_per_class": options.labels_per_class}
+    asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
+    measured, rows = [], []
     for run in runs:
-        checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
-        asked = {"images": options.images, "labels_per_class": options.labels_per_class}
-        asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
-        found = None if options.overwrite else _done(run, checkpoint, asked)
-        if found is not None:
-            print(f"{run.folder}: done, --overwrite measures again")
-        else:
-            try:
-                found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
-            except Exception as error:
-                raise ValueError(f"{run.folder}: {explain(error)}") from error
-            found |= {"checkpoint": checkpoint, "options": asked}
-            text = json.dumps(found, indent=2)
-            write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
-        rows.append(found)
-    print(table(runs, rows), end="")
-    for run, row in zip(runs, rows, strict=True):
+        try:
+            with claimed(run.folder / FILE):
+                rows.append(_measure(run, options, flags, extractor, asked, device))
+                measured.append(run)
+        except Busy as error:
+            print(f"{run.folder}: {error}, left out here; the same command adds it when it is done")
+    print(table(measured, rows), end="")
+    for run, row in zip(measured, rows, strict=True):
         for note in row["notes"]:
             print(f"{run.folder}: {note}")
+
+
+def _measure(
+    run: Run,
+    options: argparse.Namespace,
+    flags: Sequence[str],
+    extractor: Extractor | None,
+    asked: dict[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """What `evaluation.json` holds, or is made to hold."""
+    checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
+    found = None if options.overwrite else _done(run, checkpoint, asked)
+    if found is not None:
+        print(f"{run.folder}: done, --overwrite measures again")
+        return found
+    try:
+        found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
+    except Exception as error:
+        raise ValueError(f"{run.folder}: {explain(error)}") from error
+    found |= {"checkpoint": checkpoint, "options": asked}
+    write_atomically(run.folder / FILE, partial(Path.write_text, data=json.dumps(found, indent=2)))
+    return found
 
 
 def evaluate(

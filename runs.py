@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property, partial
@@ -20,8 +19,6 @@ from lightning_modules.checkpoints import load_checkpoint
 from locks import PATIENCE, Busy, locked
 
 LOCK = ".lock"
-#: What a fit writes; what else lies in the folder is the user's.
-_WRITTEN = ("metrics.csv", "classes.json", "bad_images.json", "images", "checkpoints", "predictions.npz")
 #: What may change between two starts of one run: where it is, how it is watched, and of the data what is not learned.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "weights_only", "checkpoint", "last_checkpoint", "trainer"}
 _DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
@@ -112,30 +109,26 @@ class Run:
             return ""
         return f"{self.folder} is finished after {epoch} epochs and {step} steps ({why}); to train on, {cure}"
 
-    def difference(self, config: Mapping[str, Any], command: str) -> tuple[str, Any, Any] | None:
-        """The first option in which the run was another experiment than a configuration, its value there and here.
+    def unlike(self, config: Mapping[str, Any], command: str) -> str:
+        """The first option in which the run was another experiment than a configuration, in words; empty for none.
 
         Args:
             config: The configuration.
             command: `fit`, for which it matters how the run was trained, or another.
         """
         if not self.config:
-            return None if self.holds_work else ("config.yaml", "missing", "needed")
-        return _difference(_compared(self.config, command), _compared(config, command))
+            return "no config.yaml that can be read"
+        found = _difference(_compared(self.config, command), _compared(config, command))
+        return f"{found[0]}={_short(found[1])}, not {_short(found[2])}" if found else ""
 
     def lock(self, wait: float = 0, shared: bool = False) -> AbstractContextManager[int]:
         """Keeps other processes out, see `locks.locked`."""
         return locked(self.folder / LOCK, wait, shared)
 
-    def clear(self) -> None:
-        """Removes what an attempt has left that came to nothing."""
-        for path in map(self.folder.joinpath, _WRITTEN):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
     def write_config(self, text: str, command: str = "fit") -> None:
         """Writes `config.yaml`; that of another experiment, which this run goes on from, is kept as `config_N.yaml`."""
         path = self.folder / "config.yaml"
-        if path.is_file() and Run(self.folder).difference(yaml.safe_load(text), command):
+        if path.is_file() and Run(self.folder).unlike(yaml.safe_load(text), command):
             path.rename(next(place for n in count() if not (place := path.with_name(f"config_{n}.yaml")).exists()))
         write_atomically(path, partial(Path.write_text, data=text))
 
@@ -244,7 +237,7 @@ class Beginning:
         self.command, self.config, self.text, self.held = command, config, text, held
         self.settings = yaml.safe_load(text)
         self.which = config.ckpt_path
-        if self.which is None and command == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        if self.which is None and command == "fit" and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
             self.which = "auto"
 
     def start(self) -> Start:
@@ -286,27 +279,27 @@ class Beginning:
             run = Run(Path(self.which).parent.parent)
             return given or [run] * (run.folder / "config.yaml").is_file()
         if self.which == "auto":
-            return given or [run for run in versions(experiment) if not run.difference(self.settings, self.command)]
+            return given or [run for run in versions(experiment) if not run.unlike(self.settings, self.command)]
         runs = [run for run in given or versions(experiment) if run.folder.is_dir()]
         begun_anew = self.command == "fit" and self.which == "last"  # where it was killed before its first checkpoint
         for run in runs:
             if begun_anew and given and not run.holds_work:
                 return [run]
             there = begun_anew or run.checkpoint(self.which).is_file()
-            if there and not run.difference(self.settings, self.command):
+            if there and not run.unlike(self.settings, self.command):
                 return [run]
-        raise self._none(given or [Run(experiment / "version_*")], [run for run in runs if run.config])
+        raise self._none(
+            given or [Run(experiment / "version_*")], [run for run in runs if run.config or run.holds_work]
+        )
 
     def _none(self, where: list[Run], others: list[Run]) -> FileNotFoundError:
         """Says that there is no run to go on with, and what is there instead."""
         name, place = f"{self.which}.ckpt", where[0].folder
         for run in others:
-            if difference := run.difference(self.settings, self.command):
-                option, there, here = difference
+            if unlike := run.unlike(self.settings, self.command):
                 return FileNotFoundError(
-                    f"--ckpt_path {self.which}: no run of this configuration; the newest, {run.folder}, has"
-                    f" {option}={_short(there)}, not {_short(here)}; to go on nevertheless:"
-                    f" --ckpt_path {run.checkpoint(str(self.which))}"
+                    f"--ckpt_path {self.which}: no run of this configuration; the newest, {run.folder}, has {unlike};"
+                    f" to go on nevertheless: --ckpt_path {run.checkpoint(str(self.which))}"
                 )
         return FileNotFoundError(f"--ckpt_path {self.which}: there is no checkpoints/{name} in {place}; train first")
 
@@ -320,12 +313,11 @@ class Beginning:
         checkpoint = self._checkpoint(run)
         if self.command != "fit" or checkpoint is None or not run.folder.is_dir():
             return None
-        difference = run.difference(self.settings, self.command)
-        if self.which in ("last", "best", "auto") and difference:
-            option, there, here = difference
+        unlike = self.which in ("last", "best", "auto") and run.unlike(self.settings, self.command)
+        if unlike:
             raise FileExistsError(
-                f"{run.folder} holds another run, with {option}={_short(there)}, not {_short(here)}: give another"
-                f" --run_dir, or to go on with it nevertheless --ckpt_path {checkpoint}"
+                f"{run.folder} holds another run, with {unlike}: give another --run_dir, or to go on nevertheless"
+                f" --ckpt_path {checkpoint}"
             )
         if Path(checkpoint).absolute() != run.checkpoint("last").absolute():
             return None
@@ -359,9 +351,9 @@ class Beginning:
             raise FileExistsError(
                 f"{run.folder} holds a run without a checkpoints/last.ckpt to go on from: give another --run_dir"
             )
-        if run.config:
+        if "trainer" in run.config:  # else it was no run, and what lies there is the user's
             rank_zero_info(f"{run.folder} has no checkpoint to go on from: the run begins anew")
-        run.clear()
+            (run.folder / "metrics.csv").unlink(missing_ok=True)
 
 
 def _new(experiment: Path) -> tuple[Run, float, list[Path]]:

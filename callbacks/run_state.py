@@ -52,6 +52,9 @@ class RunState(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes the state, which is restored when all that draws random numbers before the training is done."""
         self._loaded = checkpoint.get(KEY)
+        for callback in trainer.early_stopping_callbacks:  # whose patience is that of this start, as all settings are
+            if state := checkpoint.get("callbacks", {}).get(callback.state_key):
+                state["patience"] = callback.patience
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the rows of `metrics.csv` that a killed run wrote after the checkpoint."""

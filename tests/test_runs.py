@@ -114,10 +114,13 @@ def test_a_file_where_a_folder_should_be_is_named(fails: Fails, tmp_path: Path) 
 def test_what_fails_at_once_leaves_nothing_behind(run: Run, fails: Fails, tmp_path: Path) -> None:
     assert "learning rate: -1" in fails("fit", *QUICK, "--model.optimizer.lr", -1, "--name", "a/b")
     assert not (tmp_path / "runs").exists()
-    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/images").mkdir(parents=True)
+    (tmp_path / "mine/images/cat.png").touch()
     fails("fit", *QUICK, "--model.optimizer.lr", -1, "--run_dir", tmp_path / "mine")
     fails("fit", *QUICK, "--model.optimizer.lr", -1, "--run_dir", tmp_path / "new/er")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    run("fit", *QUICK, "--run_dir", tmp_path / "mine")  # nor does it remove anything
+    assert (tmp_path / "mine/images/cat.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -274,6 +277,24 @@ def test_a_finished_run_says_so_and_stays_as_it_is(
     if "max_time" not in reason:
         run("fit", *QUICK, "--trainer.callbacks", "null", *flags, *cure, "--ckpt_path", "last")
         assert contents(folder) != before
+
+
+def test_more_patience_trains_on(run: Run) -> None:
+    folder = run("fit", *QUICK, *STOPS, "--trainer.max_epochs", 9) / "quickstart/version_0"
+    assert epochs(folder) == 2
+    patient = [STOPS[0], STOPS[1].replace("patience: 1", "patience: 3")]
+    run("fit", *QUICK, *patient, "--trainer.max_epochs", 9, "--ckpt_path", "last")
+    assert epochs(folder) == 4
+
+
+def test_a_run_of_unknown_configuration_is_not_taken_for_another(run: Run, fails: Fails) -> None:
+    folder = run("fit", *QUICK) / "quickstart/version_0"
+    for text in ("{[", "", "[1]"):
+        (folder / "config.yaml").write_text(text)
+        line = fails("fit", *QUICK, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+        assert f"{folder}, has no config.yaml that can be read" in line
+    run("fit", *QUICK, "--ckpt_path", folder / "checkpoints/last.ckpt", "--trainer.max_epochs", 2)
+    assert epochs(folder) == 2
 
 
 # Locks ----------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,12 @@ class PreimageCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Name of the experiment; runs go to `default_root_dir/name/version_N`."
         )
-        parser.add_argument("--run_dir", type=str | None, help="Run directory, instead of the next `version_N`.")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="Run directory, instead of the next `version_N`. `--ckpt_path last` and `best` are those of this run,"
+            " or of the newest of this configuration; `auto` begins where there is none, and leaves what is finished.",
+        )
         parser.add_argument(
             "--test_after_fit",
             action=ActionYesNo,

@@ -62,25 +62,25 @@ class Run:
         """Whether the run was told to keep no checkpoints."""
         return (self.config.get("trainer") or {}).get("enable_checkpointing") is False
 
+    def logged(self) -> list[dict[str, float]]:
+        """The rows of `metrics.csv`; none where it is missing or damaged."""
+        try:
+            return read_metrics(self.folder / "metrics.csv")
+        except (OSError, ValueError):
+            return []
+
     @property
     def holds_work(self) -> bool:
         """Whether there is more than what an attempt leaves that ended before its first `last.ckpt`."""
-        if self.checkpoint("last").is_file():
-            return True
-        try:
-            rows = read_metrics(self.folder / "metrics.csv")
-        except (OSError, ValueError):
-            return False
-        return self.keeps_none or any(row.get("epoch", 0) >= 1 for row in rows)
+        rows = self.logged()
+        begun = bool(rows) if self.keeps_none else any(row.get("epoch", 0) >= 1 for row in rows)
+        return begun or self.checkpoint("last").is_file()
 
     @property
     def tested(self) -> bool:
-        """Whether there are figures of the test split."""
-        path = self.folder / "metrics.csv"
-        if not path.is_file():
-            return False
-        with path.open() as file:
-            return "test/" in file.readline()
+        """Whether it was tested since it was last trained."""
+        kinds = [kind for row in self.logged() if (kind := {key.split("/")[0] for key in row} & {"train", "test"})]
+        return bool(kinds) and "test" in kinds[-1]
 
     def finished(self, trainer: Mapping[str, Any]) -> str:
         """Why there is nothing left to train, and how to train on; empty where there is something left.
@@ -297,9 +297,11 @@ class Beginning:
         name, place = f"{self.which}.ckpt", where[0].folder
         for run in others:
             if unlike := run.unlike(self.settings, self.command):
+                path = run.checkpoint(str(self.which))
+                cure = f"to go on nevertheless: --ckpt_path {path}" if path.is_file() else "and no such checkpoint"
                 return FileNotFoundError(
-                    f"--ckpt_path {self.which}: no run of this configuration; the newest, {run.folder}, has {unlike};"
-                    f" to go on nevertheless: --ckpt_path {run.checkpoint(str(self.which))}"
+                    f"--ckpt_path {self.which}: no run of this configuration; the newest, {run.folder}, has"
+                    f" {unlike}; {cure}"
                 )
         return FileNotFoundError(f"--ckpt_path {self.which}: there is no checkpoints/{name} in {place}; train first")
 

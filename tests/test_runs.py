@@ -279,6 +279,15 @@ def test_a_finished_run_says_so_and_stays_as_it_is(
         assert contents(folder) != before
 
 
+def test_a_run_that_was_trained_on_is_tested_again(run: Run) -> None:
+    folder = run("fit", *QUICK, "--trainer.callbacks", "null", "--test_after_fit") / "quickstart/version_0"
+    more = [*QUICK, "--trainer.callbacks", "null", "--trainer.max_epochs", 2, "--ckpt_path", "auto"]
+    run("fit", *more)  # as if killed before the test; what was tested before is no longer so
+    for flags, tests in (([], 0), (["--test_after_fit"], 1), (["--test_after_fit"], 1)):
+        run("fit", *more, *flags)
+        assert sum("test/loss" in row for row in read_metrics(folder / "metrics.csv")) == tests
+
+
 def test_more_patience_trains_on(run: Run) -> None:
     folder = run("fit", *QUICK, *STOPS, "--trainer.max_epochs", 9) / "quickstart/version_0"
     assert epochs(folder) == 2

@@ -4,11 +4,13 @@ import logging
 import os
 import re
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -38,11 +40,14 @@ from callbacks import (
 from callbacks.scale import check_processes, check_slurm
 from class_paths import check_class_paths
 from errors import OneLineErrorParser
+from files import check_inside
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from links import link
+from locks import PATIENCE
 from parsing import check_trainer, settle_modes, settle_trainer
-from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
+from processes import agree
+from runs import Beginning, Run, Start, experiment_directory, stoppers
 
 
 class PreimageCLI(LightningCLI):
@@ -55,12 +60,13 @@ class PreimageCLI(LightningCLI):
             args: The arguments, by default those of the process.
         """
         _quieten()
-        try:
-            self._run(args)
-        except BaseException:
-            self._close_wandb(1)
-            raise
-        self._close_wandb(0)
+        with ExitStack() as self._held:  # the lock of the run
+            try:
+                self._run(args)
+            except BaseException:
+                self._close_wandb(1)
+                raise
+            self._close_wandb(0)
 
     def _run(self, args: list[str] | None) -> None:
         super().__init__(
@@ -80,7 +86,12 @@ class PreimageCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Name of the experiment; runs go to `default_root_dir/name/version_N`."
         )
-        parser.add_argument("--run_dir", type=str | None, help="Run directory, instead of the next `version_N`.")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="Run directory, instead of the next `version_N`. `--ckpt_path last` and `best` are those of this run,"
+            " or of the newest of this configuration; `auto` begins where there is none, and leaves what is finished.",
+        )
         parser.add_argument(
             "--test_after_fit",
             action=ActionYesNo,
@@ -117,18 +128,18 @@ class PreimageCLI(LightningCLI):
         written = config.clone()  # in which a mode that follows from the metric stays open
         settle_modes(config)
         check_trainer(config.trainer, config.checkpoint)
-        if config.ckpt_path in ("last", "best"):
-            config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
-        elif config.ckpt_path is not None:
-            load_checkpoint(config.ckpt_path)
-        elif given.subcommand == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            config.ckpt_path = requeued_checkpoint(config)
-        elif given.subcommand != "fit":
-            rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
-        self.run_dir = run_directory(config, given.subcommand)
         # Without what belongs to this start alone, so that the file trains the same model anew.
         written.run_dir = written.ckpt_path = None
         self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
+        self.start = self._begin(config, given.subcommand)
+        config.ckpt_path, self.run_dir = self.start.checkpoint, Path(self.start.folder)
+        if self.start.finished:
+            rank_zero_info(self.start.finished)
+            if not self.start.to_test:
+                self.subcommand = None  # for Lightning to run
+                return
+        if given.subcommand != "fit" and config.ckpt_path is None:
+            rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
         for theirs, ours in REPLACED.items():
@@ -144,6 +155,18 @@ class PreimageCLI(LightningCLI):
             super()._set_seed()
         except ValueError as error:
             raise ValueError(f"seed_everything: {error}") from error
+
+    def _begin(self, config: Namespace, command: str) -> Start:
+        """The run of this command, on which all its processes agree."""
+        check_slurm()
+        if config.checkpoint.filename is not None:
+            check_inside("--checkpoint.filename", config.checkpoint.filename)
+        beginning = Beginning(command, config, self.config_text, self._held)
+        chosen, first = agree(beginning.start, config.trainer.num_nodes, self._held)
+        start = Start(*chosen)
+        if not first:
+            self._held.enter_context(Run(start.folder).lock(PATIENCE, shared=True))
+        return start
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's logger and the callbacks that are always on."""
@@ -167,12 +190,11 @@ class PreimageCLI(LightningCLI):
             EffectiveBatch(),
             Provenance(),
             RunDirectory(self.config_text),
-            RunState(),
+            RunState(stoppers(yaml.safe_load(self.config_text)["trainer"])),
             ProgressBar(),
         ]
         options = {**config, **kwargs}
         always = settle_trainer(options, always)
-        check_slurm()
         try:
             trainer = self._instantiate_trainer(options, always)
         except TypeError as error:  # Lightning's answer to devices that are no number, among others
@@ -189,7 +211,10 @@ class PreimageCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs the command; memory that does not suffice is put down to the batch size."""
         try:
-            super()._run_subcommand(subcommand)
+            if self.start.finished:
+                self.after_fit()
+            else:
+                super()._run_subcommand(subcommand)
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             text = str(error)
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
@@ -211,7 +236,9 @@ class PreimageCLI(LightningCLI):
         if self._get(self.config, "test_after_fit"):
             # Not those of the user's own; the best one, and the last one without a validation.
             ours = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint | LastCheckpoint)]
-            path = next((callback.best_model_path for callback in ours if callback.best_model_path), None)
+            saved = [callback.best_model_path for callback in ours]
+            saved += [str(Run(self.run_dir).kept)] if self.start.finished else []
+            path = next((path for path in saved if path), None)
             if path is None:
                 rank_zero_info("--test_after_fit: without a checkpoint, of the weights as the training has left them")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)

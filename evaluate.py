@@ -29,7 +29,9 @@ from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
+from locks import Busy
 from reporting.tables import markdown_table
+from runs import claimed
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
@@ -80,8 +82,11 @@ def main(args: Sequence[str]) -> None:
     measured, rows, failed = [], [], []
     for run in runs:
         try:
-            rows.append(_measure(run, options, flags, extractor, asked, device))
-            measured.append(run)
+            with claimed(run.folder / FILE):
+                rows.append(_measure(run, options, flags, extractor, asked, device))
+                measured.append(run)
+        except Busy as error:
+            print(f"{run.folder}: {error}, left out here; the same command adds it when it is done")
         except Exception as error:  # the others are measured all the same
             failed.append(explain(error) if str(run.folder) in str(error) else f"{run.folder}: {explain(error)}")
     if rows:

@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 
+import runs
 from class_paths import check_class_paths
 from datamodules import InMemoryDataModule
 from errors import OneLineErrorParser, condense
@@ -48,7 +49,7 @@ def find_run(path: str | Path) -> Run:
     folder = path if path.is_dir() else path.parent.parent
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} is no run directory: it has no config.yaml")
-    checkpoint = checkpoint_in(folder) if path.is_dir() else path
+    checkpoint = runs.Run(folder).kept if path.is_dir() else path
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
     config = read_plain(folder / "config.yaml")
@@ -57,12 +58,6 @@ def find_run(path: str | Path) -> Run:
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.yaml'} does not say what model and data the run has") from error
     return Run(folder, checkpoint, config)
-
-
-def checkpoint_in(folder: Path) -> Path:
-    """The best checkpoint of a run directory, or the last one where there was no validation."""
-    best = folder / "checkpoints/best.ckpt"
-    return best if best.is_file() else folder / "checkpoints/last.ckpt"
 
 
 def load_model(run: Run) -> EncoderModule:

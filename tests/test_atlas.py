@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torchvision import models
 from atlas import CONFIG, _noted, decoder_for, mean_of
 from lightning_modules.networks import inverters
 from main import main
+from runs import claimed
 
 LAYERS = ["features.2", "features.12"]
 
@@ -71,6 +74,18 @@ def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monke
         rows = {row["layer"]: row for row in csv.DictReader(file)}
     assert float(rows[LAYERS[0]]["minutes"]) > 0
     assert rows[LAYERS[1]]["minutes"] == ""  # of two sessions, of which one is not known
+
+
+def test_a_layer_of_another_process_is_left_to_it(
+    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    for there in ([LAYERS[1]], LAYERS):
+        with claimed(tmp_path / LAYERS[0]) if there != LAYERS else nullcontext():
+            atlas(tiny_imagenet, tmp_path)
+        with (tmp_path / "atlas.csv").open() as file:
+            assert [row["layer"] for row in csv.DictReader(file)] == ["mean image", *there]
+    assert f"{LAYERS[0]}: process {os.getpid()} on " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

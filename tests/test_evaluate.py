@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from evaluation import runs
 from evaluation.generation import _Given
 from evaluation.runs import find_run, load_data, load_model
 from main import main
+from runs import claimed
 from tests.conftest import QUICK, Run
 
 KEYS = {"version", "name", "model", "data", "seed", "git_commit", "reconstruction", "generation", "reading"}
@@ -70,6 +72,14 @@ def codes(folder: Path, data: InMemoryDataModule, split: str) -> tuple[Any, Any]
     part = getattr(data, f"{split}_set")
     with torch.no_grad():
         return load_model(find_run(folder)).encoder(part.images / 255).numpy(), part.labels.numpy()
+
+
+def test_a_run_that_another_process_measures_is_left_to_it(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fit("run")
+    with claimed(folder / "evaluation.json"):
+        main(["evaluate", "--ckpt_path", str(folder)])
+    assert f"{folder}: process {os.getpid()} on " in capsys.readouterr().out
+    assert not (folder / "evaluation.json").exists()
 
 
 def test_figures_are_those_of_torchmetrics_and_scikit_learn(fit: Fit) -> None:

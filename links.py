@@ -95,7 +95,9 @@ def _options(
 
 def _places(config: Namespace, path: list[str]) -> list[list[str | int]]:
     """The places of a class: `model.encoder` is at `model.init_args.encoder`, and a list has one for each entry."""
-    place: list[str | int] = [part for name in path for part in (name, "init_args")][:-1]
+    place: list[str | int] = []
+    for name in path:
+        place += ["init_args", name] if place else [name]
     found = _get(config, place)
     return [[*place, index] for index in range(len(found))] if isinstance(found, list) else [place]
 

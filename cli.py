@@ -209,12 +209,21 @@ class PreimageCLI(LightningCLI):
                 logger.close(exit_code)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs the command; memory that does not suffice is put down to the batch size."""
+        """Runs the command; memory that does not suffice is put down to the batch size, a failed start to its file."""
         try:
             if self.start.finished:
                 self.after_fit()
             else:
                 super()._run_subcommand(subcommand)
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            path = self._get(self.config, "ckpt_path")
+            before = load_checkpoint(path).get("global_step", 0) if path and subcommand == "fit" else -1
+            if self.trainer.global_step > before:  # it has gone on
+                raise
+            raise ValueError(
+                f"{path} is damaged, or of another optimizer or version: the first step after it failed with"
+                f" {type(error).__name__}: {error}"
+            ) from error
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             text = str(error)
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:

@@ -25,6 +25,7 @@ from parsing import FOLLOWERS, exact_numbers
 _KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError, MisconfigurationException)
 #: What torch says of mistakes in a configuration, and what these may be.
 _HINTS = {
+    "loaded state dict": "the checkpoint is of another optimizer, start without --ckpt_path",
     "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
     "can't allocate memory": "a size of the model is too large for this machine",
 }

@@ -5,7 +5,6 @@ import csv
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +19,13 @@ from cli import PreimageCLI
 from datamodules import InMemoryDataModule
 from errors import CommandParser, at_least
 from evaluation.measures import BATCH, reconstruction_errors, to_float
-from evaluation.runs import checkpoint_in, default_device, load_data
+from evaluation.runs import default_device, load_data
 from files import read_metrics, read_plain, write_atomically
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
+from locks import Busy
 from reporting.tables import markdown_table
+from runs import Run, claimed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,16 +62,26 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(args: Sequence[str]) -> None:
-    """Trains what is missing, measures it, and writes `atlas.csv`, `atlas.md` and `atlas.png`."""
+    """Trains what is missing, measures it, and writes `atlas.csv`, `atlas.md` and `atlas.png`.
+
+    Several processes may share an atlas: a layer that one of them trains is left to it.
+    """
     options, rest = parse(args)
     overlays = [_overlay(options, layer, rest) for layer in options.layers]  # a wrong layer ends it before it begins
+    layers = []
     for layer, (overlay, settings) in zip(options.layers, overlays, strict=True):
-        _fit(options, layer, overlay, settings, rest)
-    data, device = load_data(options.out / options.layers[0]), default_device()
+        try:
+            _fit(options, layer, overlay, settings, rest)
+            layers.append(layer)
+        except Busy as error:
+            print(f"{layer}: {error}, left out here; the same command adds it when it is done")
+    if not layers:
+        return
+    data, device = load_data(options.out / layers[0]), default_device()
     rows = [_mean_image(data, device)]
     pictures = []
-    for layer in options.layers:
-        checkpoint = checkpoint_in(options.out / layer)
+    for layer in layers:
+        checkpoint = Run(options.out / layer).kept
         model = Inversion.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).to(device).eval()
         rows.append(_row(options, layer, model, data, device))
         with torch.no_grad():
@@ -122,32 +133,41 @@ def _overlay(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[
     ]
     settings = hashlib.sha256(json.dumps(given).encode()).hexdigest()
     done = options.out / layer / "done.json"
-    if done.is_file() and json.loads(done.read_text())["settings"] != settings:
+    if done.is_file() and _noted(done, "settings", str) != settings:
         raise ValueError(
             f"{done.parent} was trained with other weights, data or options: give another --out, or remove it"
         )
     return overlay, settings
 
 
+def _noted(path: Path, key: str, kind: Any) -> Any:
+    """What a file of a layer has noted."""
+    noted = read_plain(path)
+    if not isinstance(noted, dict) or not isinstance(noted.get(key), kind):
+        raise ValueError(f"{path} is damaged: it has no {key}; remove it to have it made anew")
+    return noted[key]
+
+
 def _fit(options: argparse.Namespace, layer: str, overlay: dict[str, Any], settings: str, rest: list[str]) -> None:
-    """Trains and tests a layer's decoder, goes on with one that was interrupted, or leaves a finished one alone."""
-    run_dir: Path = options.out / layer
-    done = run_dir / "done.json"
-    if done.is_file():
-        print(f"{layer}: done, {run_dir}")
-        return
-    last = run_dir / "checkpoints/last.ckpt"
-    if run_dir.exists() and not last.is_file():
-        shutil.rmtree(run_dir)  # interrupted before there was anything to go on from
-    resumed = last.is_file()
+    """Trains and tests a layer's decoder, goes on with one that was interrupted, or leaves a finished one alone.
+
+    Raises:
+        Busy: Another process is at it.
+    """
+    run = Run(options.out / layer)
+    done = run.folder / "done.json"
     path: Path = options.out / f"{layer}.yaml"
-    write_atomically(path, lambda file: file.write_text(yaml.safe_dump(overlay)))
-    start = time.monotonic()
-    flags = [f"--config={name}" for name in (*options.config, path)]
-    flags += [f"--run_dir={run_dir}", "--test_after_fit", *rest]
-    PreimageCLI(["fit", *flags, *([f"--ckpt_path={last}"] if resumed else [])])
-    minutes = None if resumed else (time.monotonic() - start) / 60  # what passed before nobody knows
-    write_atomically(done, lambda file: file.write_text(json.dumps({"minutes": minutes, "settings": settings})))
+    with claimed(run.folder):
+        if done.is_file():
+            print(f"{layer}: done, {run.folder}")
+            return
+        resumed = run.checkpoint("last").is_file()
+        write_atomically(path, lambda file: file.write_text(yaml.safe_dump(overlay)))
+        start = time.monotonic()
+        flags = [f"--config={name}" for name in (*options.config, path)]
+        PreimageCLI(["fit", *flags, f"--run_dir={run.folder}", "--ckpt_path=auto", "--test_after_fit", *rest])
+        minutes = None if resumed else (time.monotonic() - start) / 60  # what passed before nobody knows
+        write_atomically(done, lambda file: file.write_text(json.dumps({"minutes": minutes, "settings": settings})))
 
 
 def _places(data: InMemoryDataModule, count: int) -> Tensor:
@@ -194,9 +214,13 @@ def _row(
         "shape": " x ".join(map(str, shape)),
         "values": int(torch.tensor(shape).prod()),
         "parameters": sum(parameter.numel() for parameter in model.decoder.parameters()),
-        "minutes": json.loads((run_dir / "done.json").read_text())["minutes"],
-        **{key: tested[f"test/{key}"] for key in COLUMNS},
+        "minutes": _noted(run_dir / "done.json", "minutes", int | float | None),
     }
+    if missing := [key for key in COLUMNS if f"test/{key}" not in tested]:
+        raise ValueError(
+            f"{run_dir / 'metrics.csv'} has no test/{missing[0]}: remove {run_dir} to train the layer anew"
+        )
+    row |= {key: tested[f"test/{key}"] for key in COLUMNS}
     if options.optimize:
         path = run_dir / f"optimization_{options.optimize}.json"
         row |= _baseline(model, _spread(data, options.optimize), device, path)
@@ -213,8 +237,7 @@ def _baseline(model: Inversion, images: Tensor, device: torch.device, path: Path
                 "psnr_64_search": _errors(search, images, device)["psnr_64"],
             }
         write_atomically(path, lambda file: file.write_text(json.dumps(found)))
-    found = json.loads(path.read_text())
-    return found
+    return {key: float(_noted(path, key, int | float)) for key in ("psnr_64_few", "psnr_64_search")}
 
 
 def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:

@@ -2,16 +2,18 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -20,6 +22,7 @@ import datamodules  # noqa: F401  whose classes configs name
 import lightning_modules  # noqa: F401
 from bases import with_bases
 from callbacks import (
+    REPLACED,
     AtomicCheckpointIO,
     BestCheckpoint,
     CPUPrecision,
@@ -36,15 +39,17 @@ from callbacks import (
     StopOnNaN,
     WandbRunLogger,
 )
-from callbacks.averaging import REPLACED
 from callbacks.scale import check_processes, check_slurm
 from class_paths import check_class_paths
 from errors import OneLineErrorParser
+from files import check_inside
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from links import link
-from parsing import check_trainer, settle_modes
-from runs import experiment_directory, newest_checkpoint, requeued_checkpoint, run_directory
+from locks import PATIENCE
+from parsing import check_trainer, settle_modes, settle_trainer
+from processes import agree
+from runs import Beginning, Run, Start, experiment_directory, stoppers
 
 
 class PreimageCLI(LightningCLI):
@@ -57,12 +62,13 @@ class PreimageCLI(LightningCLI):
             args: The arguments, by default those of the process.
         """
         _quieten()
-        try:
-            self._run(args)
-        except BaseException:
-            self._close_wandb(1)
-            raise
-        self._close_wandb(0)
+        with ExitStack() as self._held:  # the lock of the run
+            try:
+                self._run(args)
+            except BaseException:
+                self._close_wandb(1)
+                raise
+            self._close_wandb(0)
 
     def _run(self, args: list[str] | None) -> None:
         super().__init__(
@@ -82,7 +88,12 @@ class PreimageCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Name of the experiment; runs go to `default_root_dir/name/version_N`."
         )
-        parser.add_argument("--run_dir", type=str | None, help="Run directory, instead of the next `version_N`.")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="Run directory, instead of the next `version_N`. `--ckpt_path last` and `best` are those of this run,"
+            " or of the newest of this configuration; `auto` begins where there is none, and leaves what is finished.",
+        )
         parser.add_argument(
             "--test_after_fit",
             action=ActionYesNo,
@@ -118,19 +129,19 @@ class PreimageCLI(LightningCLI):
         config = given[given.subcommand]
         written = config.clone()  # in which a mode that follows from the metric stays open
         settle_modes(config)
-        check_trainer(config.trainer)
-        if config.ckpt_path in ("last", "best"):
-            config.ckpt_path = str(newest_checkpoint(config, config.ckpt_path))
-        elif config.ckpt_path is not None:
-            load_checkpoint(config.ckpt_path)
-        elif given.subcommand == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            config.ckpt_path = requeued_checkpoint(config)
-        elif given.subcommand != "fit":
-            rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
-        self.run_dir = run_directory(config, given.subcommand)
+        check_trainer(config.trainer, config.checkpoint)
         # Without what belongs to this start alone, so that the file trains the same model anew.
         written.run_dir = written.ckpt_path = None
         self.config_text = self._parser(given.subcommand).dump(written, skip_none=False)
+        self.start = self._begin(config, given.subcommand)
+        config.ckpt_path, self.run_dir = self.start.checkpoint, Path(self.start.folder)
+        if self.start.finished:
+            rank_zero_info(self.start.finished)
+            if not self.start.to_test:
+                self.subcommand = None  # for Lightning to run
+                return
+        if given.subcommand != "fit" and config.ckpt_path is None:
+            rank_zero_warn(f"{given.subcommand} without --ckpt_path: the weights are those the model starts with")
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
         for theirs, ours in REPLACED.items():
@@ -146,6 +157,18 @@ class PreimageCLI(LightningCLI):
             super()._set_seed()
         except ValueError as error:
             raise ValueError(f"seed_everything: {error}") from error
+
+    def _begin(self, config: Namespace, command: str) -> Start:
+        """The run of this command, on which all its processes agree."""
+        check_slurm()
+        if config.checkpoint.filename is not None:
+            check_inside("--checkpoint.filename", config.checkpoint.filename)
+        beginning = Beginning(command, config, self.config_text, self._held)
+        chosen, first = agree(beginning.start, config.trainer.num_nodes, self._held)
+        start = Start(*chosen)
+        if not first:
+            self._held.enter_context(Run(start.folder).lock(PATIENCE, shared=True))
+        return start
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's logger and the callbacks that are always on."""
@@ -169,15 +192,13 @@ class PreimageCLI(LightningCLI):
             EffectiveBatch(),
             Provenance(),
             RunDirectory(self.config_text),
-            RunState(),
+            RunState(stoppers(yaml.safe_load(self.config_text)["trainer"])),
+            ProgressBar(),
         ]
-        if config.enable_checkpointing is False:
-            always = [callback for callback in always if not isinstance(callback, Checkpoint)]
-        if config.enable_progress_bar is not False:
-            always.append(ProgressBar())
-        check_slurm()
+        options = {**config, **kwargs}
+        always = settle_trainer(options, always)
         try:
-            trainer = self._instantiate_trainer({**config, **kwargs}, always)
+            trainer = self._instantiate_trainer(options, always)
         except TypeError as error:  # Lightning's answer to devices that are no number, among others
             raise ValueError(f"trainer: {error}") from error
         check_processes(trainer)
@@ -190,9 +211,21 @@ class PreimageCLI(LightningCLI):
                 logger.close(exit_code)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs the command; memory that does not suffice is put down to the batch size."""
+        """Runs the command; memory that does not suffice is put down to the batch size, a failed start to its file."""
         try:
-            super()._run_subcommand(subcommand)
+            if self.start.finished:
+                self.after_fit()
+            else:
+                super()._run_subcommand(subcommand)
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            path = self._get(self.config, "ckpt_path")
+            before = load_checkpoint(path).get("global_step", 0) if path and subcommand == "fit" else -1
+            if self.trainer.global_step > before:  # it has gone on
+                raise
+            raise ValueError(
+                f"{path} is damaged, or of another optimizer or version: the first step after it failed with"
+                f" {type(error).__name__}: {error}"
+            ) from error
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             text = str(error)
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
@@ -206,16 +239,19 @@ class PreimageCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Says where the run goes."""
-        rank_zero_info(f"run directory: {self.run_dir}")
+        if any(isinstance(logger, RunLogger) for logger in self.trainer.loggers):
+            rank_zero_info(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
         """Tests the run if asked to, and lists its pictures."""
-        if self._get(self.config, "test_after_fit") and not getattr(self.trainer, "fast_dev_run", False):
+        if self._get(self.config, "test_after_fit"):
             # Not those of the user's own; the best one, and the last one without a validation.
             ours = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint | LastCheckpoint)]
-            path = next((callback.best_model_path for callback in ours if callback.best_model_path), None)
+            saved = [callback.best_model_path for callback in ours]
+            saved += [str(Run(self.run_dir).kept)] if self.start.finished else []
+            path = next((path for path in saved if path), None)
             if path is None:
-                raise ValueError("--test_after_fit has no checkpoint to test: leave trainer.enable_checkpointing on")
+                rank_zero_info("--test_after_fit: without a checkpoint, of the weights as the training has left them")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
         for picture in sorted(self.run_dir.glob("images/**/*.png")) if self.trainer.is_global_zero else ():
             print(picture)
@@ -227,9 +263,13 @@ def _instantiate(ours: type[Callback], theirs: type[Callback], *args: Any, **kwa
 
 def _quieten() -> None:
     """Silences advice that does not hold here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not any(text in record.getMessage() for text in ("Tip:", "Detected KeyboardInterrupt"))
-    )
+
+    def as_flags(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        record.msg, record.args = re.sub(r"`Trainer\((\w+)=([^)]*)\)`", r"--trainer.\1=\2", text), ()
+        return not re.search("Tip:|Detected KeyboardInterrupt|barebones=True", text)
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(as_flags)
     for message in (
         ".*does not have many workers.*",  # batches are made whole, in memory
         ".*multiple `ModelCheckpoint` callbacks.*",
@@ -238,6 +278,7 @@ def _quieten() -> None:
         ".*Total length of `list` across ranks is zero.*",  # no validation split
         ".*isinstance.treespec, LeafSpec.*",
         ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
+        ".*You are trying to `self.log.*barebones",
         ".*args parameter is intended to run from within Python.*",  # as `atlas` and `label-efficiency` do
     ):
         warnings.filterwarnings("ignore", message)

@@ -5,8 +5,12 @@ import difflib
 import errno
 import re
 from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal, NoReturn
 
+import torch
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -15,13 +19,18 @@ import callbacks
 import datamodules
 import lightning_modules
 from bases import without_base
-from lightning_modules.retired import renewed_config
+from files import read_plain
+from lightning_modules.retired import renewed_text
 from parsing import FOLLOWERS, exact_numbers
 
 #: Raised for users, by this project and by Lightning; their text says it all.
 _KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError, MisconfigurationException)
 #: What torch says of mistakes in a configuration, and what these may be.
-_HINTS = {"without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model"}
+_HINTS = {
+    "loaded state dict": "the checkpoint is of another optimizer, start without --ckpt_path",
+    "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
+    "can't allocate memory": "a size of the model is too large for this machine",
+}
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
 
@@ -83,6 +92,11 @@ class OneLineErrorParser(LightningArgumentParser):
         for action in self._actions:
             if action.dest in added and hasattr(action, "_typehint"):
                 action._typehint = exact_numbers(action._typehint)
+                # Defaults that config.yaml could not hold.
+                if isinstance(action.default, torch.device):
+                    action.default = str(action.default)
+                elif isinstance(action.default, Enum) and action._typehint is str:
+                    action.default = action.default.value
                 if action.dest.split(".")[-1] == "mode" and issubclass(theclass, FOLLOWERS):
                     action._typehint = Literal["min", "max"] | None
                     action.default = None
@@ -90,7 +104,13 @@ class OneLineErrorParser(LightningArgumentParser):
         return added
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Remembers which of several files it is that cannot be parsed."""
+        """Looks whether a file can be read at all, and remembers which of several it is that cannot be parsed."""
+        try:
+            read_plain(Path(str(path)))
+        except ValueError as error:
+            self.error(str(error))
+        except OSError:  # of which the parser says more
+            pass
         self._file = path
         config: Namespace = super().parse_path(path, *args, **kwargs)
         self._file = None
@@ -98,7 +118,7 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         """Takes what an earlier version wrote, too; the base has been read before."""
-        config: Namespace = super().parse_string(renewed_config(without_base(content)), *args, **kwargs)
+        config: Namespace = super().parse_string(renewed_text(without_base(content)), *args, **kwargs)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -112,13 +132,18 @@ class OneLineErrorParser(LightningArgumentParser):
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
+    text = re.sub(r"\.? Not a valid subclass of \w+", "", text)  # said of every class that could not be made
+    text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{error.filename}: {error.strerror}{': make room on the disk, and start again' if full else ''}"
     for part, hint in _HINTS.items():
         if part in text:
             return f"{text}: {hint}"
-    if isinstance(error, _KNOWN) and text:
+    text = text if len(text) < 1000 else f"{text[:1000]} ..."
+    # What Lightning raises itself, it raises for users.
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)] if isinstance(error, RuntimeError) else []
+    if text and (isinstance(error, _KNOWN) or (frames and frames[-1].f_globals["__name__"].startswith("lightning."))):
         return text
     return f"unexpected {type(error).__name__}: {text}" if text else f"unexpected {type(error).__name__}"
 
@@ -145,7 +170,7 @@ def condense(message: str) -> str:
     denied = r"\1 is refused, since it could run or overwrite anything: give a part of a training"
     text = re.sub(r"Importing '(\S+)' is not allowed.*? to allow it\.", denied, text)
     text = re.sub(r"Type \S*Callable\b.*? expects a function or a callable class: ", "", text)
-    text = re.sub(r" Got value: Namespace\(.*", "", text)
+    text = re.sub(r" Got value: Namespace\(class_path='([^']*)'.*", r" Got value: \1", text)
     missing = re.search(r"Expected a dot import path string: (\S+)", text)
     if missing is None:
         return text

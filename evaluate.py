@@ -24,12 +24,14 @@ from evaluation.measures import (
 )
 from evaluation.readers import read_codes
 from evaluation.runs import Run, default_device, find_run, load_data, load_model
-from files import sha256, write_atomically
+from files import read_plain, sha256, write_atomically
 from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
+from locks import Busy
 from reporting.tables import markdown_table
+from runs import claimed
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
@@ -63,32 +65,57 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(args: Sequence[str]) -> None:
-    """Measures every run that has not been, and prints a table of all."""
+    """Measures every run that has not been, and prints a table of all.
+
+    Args:
+        args: The arguments after `evaluate`.
+
+    Raises:
+        ValueError: Some could not be measured; they are named after the table of the others.
+    """
     options, flags = parse(args)
     runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
     device = default_device()
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
-    rows = []
+    asked = {"images": options.images, "labels_per_class": options.labels_per_class}
+    asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
+    measured, rows, failed = [], [], []
     for run in runs:
-        checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
-        asked = {"images": options.images, "labels_per_class": options.labels_per_class}
-        asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
-        found = None if options.overwrite else _done(run, checkpoint, asked)
-        if found is not None:
-            print(f"{run.folder}: done, --overwrite measures again")
-        else:
-            try:
-                found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
-            except Exception as error:
-                raise ValueError(f"{run.folder}: {explain(error)}") from error
-            found |= {"checkpoint": checkpoint, "options": asked}
-            text = json.dumps(found, indent=2)
-            write_atomically(run.folder / FILE, partial(Path.write_text, data=text))
-        rows.append(found)
-    print(table(runs, rows), end="")
-    for run, row in zip(runs, rows, strict=True):
+        try:
+            with claimed(run.folder / FILE):
+                rows.append(_measure(run, options, flags, extractor, asked, device))
+                measured.append(run)
+        except Busy as error:
+            print(f"{run.folder}: {error}, left out here; the same command adds it when it is done")
+        except Exception as error:  # the others are measured all the same
+            failed.append(explain(error) if str(run.folder) in str(error) else f"{run.folder}: {explain(error)}")
+    if rows:
+        print(table(measured, rows), end="")
+    for run, row in zip(measured, rows, strict=True):
         for note in row["notes"]:
             print(f"{run.folder}: {note}")
+    if failed:
+        raise ValueError("; ".join(failed))
+
+
+def _measure(
+    run: Run,
+    options: argparse.Namespace,
+    flags: Sequence[str],
+    extractor: Extractor | None,
+    asked: dict[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """What `evaluation.json` holds, or is made to hold."""
+    checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
+    found = None if options.overwrite else _done(run, checkpoint, asked)
+    if found is not None:
+        print(f"{run.folder}: done, --overwrite measures again")
+        return found
+    found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
+    found |= {"checkpoint": checkpoint, "options": asked}
+    write_atomically(run.folder / FILE, partial(Path.write_text, data=json.dumps(found, indent=2)))
+    return found
 
 
 def evaluate(
@@ -150,11 +177,13 @@ def _done(run: Run, checkpoint: dict[str, str], asked: dict[str, Any]) -> dict[s
     """What was measured of the same checkpoint as asked for; with any extractor and data, where none is asked for."""
     path = run.folder / FILE
     try:
-        found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        found = read_plain(path) if path.is_file() else {}
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): --overwrite measures again") from error
-    same = found.get("checkpoint") == checkpoint and asked.items() <= found.get("options", {}).items()
-    return found if same else None
+        raise ValueError(f"{error}: --overwrite measures again") from error
+    options = found.get("options", {}) if isinstance(found, dict) else None
+    if not isinstance(options, dict):
+        raise ValueError(f"{path} is no evaluation: --overwrite measures again")
+    return found if found.get("checkpoint") == checkpoint and asked.items() <= options.items() else None
 
 
 def _training_minutes(run: Run) -> float | None:

@@ -141,6 +141,25 @@ def _locked(path: Path) -> Iterator[int]:
                 return
 
 
+def check_inside(option: str, name: str) -> None:
+    """Looks at a name that becomes part of a path.
+
+    Args:
+        option: Where the name comes from.
+        name: One or more folders below another, or a file there.
+
+    Raises:
+        ValueError: It leads out of the folder, or is no name that a file may have.
+    """
+    parts = name.split("/")
+    if not all(parts) or name.startswith("~") or {".", ".."} & set(parts) or not name.isprintable():
+        raise ValueError(
+            f"{option} {name[:80]!r} must stay inside the folder: give a name, as a or a/b, without .. or ~"
+        )
+    if max(len(os.fsencode(part)) for part in parts) > 200:
+        raise ValueError(f"{option} {name[:40]!r}... is too long: give at most 200 bytes")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 import math
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +24,12 @@ from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
 from errors import CommandParser
-from files import read_metrics, sha256, write_atomically
+from files import read_metrics, read_plain, sha256, write_atomically
 from lightning_modules.checkpoints import load_checkpoint
+from locks import PATIENCE, Busy, locked
 from reporting.charts import error_figure
 from reporting.label_errors import COLOURS, error_table, errors_of
+from runs import claimed
 
 CONFIGS = Path(__file__).parent / "configs/mnist"
 READERS = ("linear", "knn", "mlp")
@@ -102,13 +103,22 @@ def main(args: Sequence[str]) -> None:
                 point = Point(options.dataset, count, method, seed)
                 if point in found or (method == "semi" and count == every):  # which leaves no image without a label
                     continue
-                if method in READERS:
-                    codes = codes or encode(options.encoder_checkpoint, data)
-                    found[point] = read_out(point, data, *codes)
+                name = f"{point.data}, {point.labels} labels, {method}, seed {seed}"
+                try:
+                    with claimed(options.out / "_".join(map(str, point))):
+                        found = read(path)  # another process may have added to it
+                        if point in found:
+                            continue
+                        if method in READERS:
+                            codes = codes or encode(options.encoder_checkpoint, data)
+                            accuracy = read_out(point, data, *codes)
+                        else:
+                            accuracy = fit(point, every, options, rest)
+                        found = add(path, point, accuracy)
+                except Busy as error:
+                    print(f"{name}: {error}, left out here; the same command adds it when it is done", flush=True)
                 else:
-                    found[point] = fit(point, every, options, rest)
-                write(path, found)
-                print(f"{point.data}, {point.labels} labels, {method}, seed {seed}: {found[point]:.4f}", flush=True)
+                    print(f"{name}: {accuracy:.4f}", flush=True)
     errors = errors_of(point._asdict() | {"accuracy": accuracy} for point, accuracy in found.items())
     figure = error_figure(errors, COLOURS)
     write_atomically(options.out / "label_efficiency.png", lambda file: figure.savefig(file, dpi=150))
@@ -119,7 +129,9 @@ def _claim(options: argparse.Namespace, flags: list[str]) -> None:
     """Keeps figures of two encoders or recipes out of one table."""
     made_by = {"encoder": sha256(options.encoder_checkpoint), "steps": options.steps, "flags": flags}
     path = options.out / "made_by.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_plain(path) if path.is_file() else {}
+    if not isinstance(known, dict):
+        raise ValueError(f"{path} does not say what the figures beside it were made by: give another --out")
     if known.setdefault(options.dataset, made_by) != made_by:
         raise ValueError(f"{options.out} has figures of another encoder or other options: give another --out")
     write_atomically(path, lambda file: file.write_text(json.dumps(known, indent=2)))
@@ -129,11 +141,14 @@ def read(path: Path) -> dict[Point, float]:
     """The accuracies that are known."""
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        Point(row["data"], int(row["labels"]), row["method"], int(row["seed"])): float(row["accuracy"]) for row in rows
-    }
+    try:
+        with path.open(newline="") as file:
+            return {
+                Point(row["data"], int(row["labels"]), row["method"], int(row["seed"])): float(row["accuracy"])
+                for row in csv.DictReader(file)
+            }
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read ({error}): mend the line, or remove the file") from error
 
 
 def write(path: Path, found: dict[Point, float]) -> None:
@@ -146,6 +161,14 @@ def write(path: Path, found: dict[Point, float]) -> None:
             writer.writerows([*point, f"{accuracy:.5f}"] for point, accuracy in sorted(found.items()))
 
     write_atomically(path, write_csv)
+
+
+def add(path: Path, point: Point, accuracy: float) -> dict[Point, float]:
+    """Adds a point to those that are known, which other processes may add to at the same time."""
+    with locked(path.with_name(".table.lock"), PATIENCE):
+        found = read(path) | {point: accuracy}
+        write(path, found)
+    return found
 
 
 def encode(checkpoint: Path, data: MNISTDataModule) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -190,7 +213,6 @@ def read_out(point: Point, data: MNISTDataModule, train: NDArray[np.float32], te
 def fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) -> float:
     """Test accuracy of the config `classifier_100_METHOD`, with another number of labels and as many steps for each."""
     run_dir: Path = options.out / "fits" / point.data / f"{point.method}_{point.labels}" / f"version_{point.seed}"
-    shutil.rmtree(run_dir, ignore_errors=True)  # interrupted before its line was written
     labels = "null" if point.labels == every else str(point.labels)
     flags = [f"--data.dataset={point.data}", f"--data.root={options.root}", f"--data.val_size={VAL_SIZE}"]
     flags += [f"--data.num_labels={labels}", f"--data.label_seed={point.seed}", f"--seed_everything={point.seed}"]
@@ -204,5 +226,7 @@ def fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) 
         steps = max(options.steps, math.ceil(10 * point.labels / 100))
         flags += ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}"]
     config = CONFIGS / f"classifier_100_{point.method}.yaml"
-    PreimageCLI(["fit", f"--config={config}", *flags, *rest, f"--run_dir={run_dir}", "--test_after_fit"])
+    PreimageCLI(
+        ["fit", f"--config={config}", *flags, *rest, f"--run_dir={run_dir}", "--ckpt_path=auto", "--test_after_fit"]
+    )
     return [row["test/accuracy"] for row in read_metrics(run_dir / "metrics.csv") if "test/accuracy" in row][-1]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-#: Options that are one number. An option of the data that is none of its arguments is an attribute of its class.
+#: Options that are one number. What is none of the arguments of a class may be an attribute of it.
 LINKS = (
     (
         "data.image_size",
@@ -37,7 +37,7 @@ LINKS = (
 
 
 class _Option(NamedTuple):
-    """An argument in the configuration; `rank` is 3 if a flag gives it, 2 a file, 1 the class of the data, else 0."""
+    """An argument in the configuration; `rank` is 3 if a flag gives it, 2 a file, 1 the class itself, else 0."""
 
     arguments: Namespace
     key: str
@@ -49,8 +49,8 @@ class _Option(NamedTuple):
 def link(config: Namespace, given: Namespace, flags: Sequence[str]) -> None:
     """Gives options that are one number, but for those that are given otherwise, the same value.
 
-    A flag goes before a file, and a file before the defaults. The options that are not given follow, and those of files
-    that agreed with each other; what is given on purpose in two ways stays as it is.
+    What a class is known to be goes before all, a flag before a file, and a file before the defaults. The options that
+    are not given follow, and those of files that agreed with each other; what is given on purpose in two ways stays.
 
     Args:
         config: The configuration of a command, with all defaults; changed in place.
@@ -64,7 +64,7 @@ def link(config: Namespace, given: Namespace, flags: Sequence[str]) -> None:
         leading = [option for option in options if option.key != "size"]  # a crop may be smaller than the image
         if not leading:
             continue
-        first = max(leading, key=lambda option: option.rank)
+        first = max(leading, key=lambda option: (option.rank == 1, option.rank))  # what the data is cannot be changed
         agreed = next((option.in_files for option in options if option.in_files is not None), None)
         for option in options:
             if option.rank < 2 or (option.rank < first.rank and option.in_files == agreed):
@@ -95,7 +95,9 @@ def _options(
 
 def _places(config: Namespace, path: list[str]) -> list[list[str | int]]:
     """The places of a class: `model.encoder` is at `model.init_args.encoder`, and a list has one for each entry."""
-    place: list[str | int] = [part for name in path for part in (name, "init_args")][:-1]
+    place: list[str | int] = []
+    for name in path:
+        place += ["init_args", name] if place else [name]
     found = _get(config, place)
     return [[*place, index] for index in range(len(found))] if isinstance(found, list) else [place]
 

@@ -129,7 +129,8 @@ def load(
         return Model(LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True), device=device)
     run = find_run(path)
     data = load_data(run.folder, ready=False)
-    size = (data.channels, data.image_size, data.image_size) if hasattr(data, "image_size") else None
+    channels, side = (getattr(data, name, None) for name in ("channels", "image_size"))
+    size = None if channels is None or side is None else (channels, side, side)
     return Model(load_model(run), data.convert, size, device)
 
 

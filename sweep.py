@@ -3,24 +3,30 @@
 import argparse
 import csv
 import json
+import math
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 from errors import CommandParser
-from files import read_metrics, write_atomically
-from sweep_file import LIMIT, Point, command_of, draw, grid, read_sweep
+from files import read_metrics, read_plain, write_atomically
+from locks import PATIENCE, Busy, locked
+from sweep_file import LIMIT, Point, command_of, draw, grid, read_record, read_sweep
 
 
 def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the sweep's own are for every point."""
-    epilog = "All other flags go to the command of each point, for example --data.root DIR --trainer.accelerator cpu."
+    epilog = (
+        "All other flags go to the command of each point, for example --data.root DIR --trainer.accelerator cpu; it"
+        " also gets --run_dir and --ckpt_path auto. Several processes may share a sweep: a point that one of them runs"
+        " is left to it."
+    )
     parser = CommandParser("preimage sweep", description=__doc__, epilog=epilog)
     parser.add_argument("file", type=Path, help="a sweep as `wandb sweep` takes it, with method grid or random")
     parser.add_argument("--out", type=Path, help="folder of the sweep, by default runs/sweeps/FILE")
@@ -61,13 +67,20 @@ def main(args: Sequence[str]) -> None:
     waiting = [index for index in chosen if _state(options.out, index).get("status") != "finished"]
     for index in sorted(set(chosen) - set(waiting)):
         print(f"{_name(index)}: done, {options.out / _name(index)}")
+    others: list[int] = []
     try:
-        _run(options, sweep, points, rest, waiting)
+        _run(options, sweep, points, rest, waiting, others)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command goes on") from None
     finally:
-        _write_table(options.out, points, sweep.get("metric"))
-    failed = [_name(index) for index in waiting if _state(options.out, index).get("status") != "finished"]
+        _write_table(options.out, points, sweep.get("metric"), others)
+    if others:
+        names = ", ".join(map(_name, others))
+        print(
+            f"{len(others)} of {len(chosen)} points are left to other processes: {names}; the same command tables them"
+        )
+    ended = [index for index in waiting if index not in others]
+    failed = [_name(index) for index in ended if _state(options.out, index).get("status") != "finished"]
     if failed:
         logs = ", ".join(str(options.out / f"{name}.log") for name in failed)
         raise ChildProcessError(f"{len(failed)} of {len(chosen)} points failed, the same command tries again: {logs}")
@@ -76,7 +89,7 @@ def main(args: Sequence[str]) -> None:
 def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     """The points, written to `sweep.json` with the seed; more points than at the last time are welcome, others not."""
     path: Path = options.out / "sweep.json"
-    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"seed": 0, "points": []}
+    recorded = read_record(path)
     seed = recorded["seed"] if options.seed is None else options.seed
     count = options.count or sweep.get("run_cap")
     if sweep["method"] == "grid":
@@ -90,56 +103,82 @@ def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     before = recorded["points"]
     if before[: len(points)] != points[: len(before)]:
         raise ValueError(f"{options.out} holds another sweep: give its file and seed, or another --out")
-    if len(points) > len(before):
-        write_atomically(path, lambda file: file.write_text(json.dumps({"seed": seed, "points": points}, indent=1)))
-    return points
+    if len(points) <= len(before):
+        return points
+    options.out.mkdir(parents=True, exist_ok=True)
+    with locked(options.out / ".sweep.lock", PATIENCE):
+        if read_record(path) == recorded:
+            write_atomically(path, lambda file: file.write_text(json.dumps({"seed": seed, "points": points}, indent=1)))
+            return points
+    return _record(options, sweep)  # another process has written it in the meantime
 
 
-def _start(options: argparse.Namespace, command: list[str], index: int) -> subprocess.Popen[bytes]:
+def _start(options: argparse.Namespace, command: list[str], index: int, lock: int) -> subprocess.Popen[bytes]:
     run_dir: Path = options.out / _name(index)
-    last = run_dir / "checkpoints/last.ckpt"
-    if run_dir.exists() and not last.is_file():
-        shutil.rmtree(run_dir)  # interrupted before there was anything to go on from
-    command = [*command, f"--run_dir={run_dir}", *([f"--ckpt_path={last}"] if last.is_file() else [])]
+    goes_on = run_dir.exists()
+    command = [*command, f"--run_dir={run_dir}"]
+    if not any(word.startswith("--ckpt_path") for word in command):
+        command.append("--ckpt_path=auto")
     environment = dict(os.environ)
     if options.jobs > 1:  # else their threads stall each other
         # macOS binds no process to cores.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // options.jobs)))
-    print(f"{_name(index)}: {'goes on' if last.is_file() else 'starts'}, {options.out / _name(index)}.log", flush=True)
+    print(f"{_name(index)}: {'goes on' if goes_on else 'starts'}, {options.out / _name(index)}.log", flush=True)
     with (options.out / f"{_name(index)}.log").open("ab") as log:
         # A session of its own, so that Ctrl-C reaches it once.
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        # The lock is the point's too: it holds while either of the two lives.
+        locks = [lock] if lock >= 0 else []
+        return subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=locks, **streams)
 
 
 def _run(
-    options: argparse.Namespace, sweep: dict[str, Any], points: list[Point], rest: list[str], waiting: list[int]
+    options: argparse.Namespace,
+    sweep: dict[str, Any],
+    points: list[Point],
+    rest: list[str],
+    waiting: list[int],
+    others: list[int],
 ) -> None:
-    """Runs points, some at a time; a signal goes on to those that run, which save their state."""
+    """Runs points, some at a time; a signal goes on to those that run, which save their state.
+
+    Those that another process runs are added to `others`.
+    """
 
     def stop(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
     commands = {index: [*command_of(sweep, points[index]), *rest] for index in waiting}
     queue = list(waiting)
-    running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+    running: dict[int, tuple[subprocess.Popen[bytes], float, ExitStack]] = {}
     before = signal.signal(signal.SIGTERM, stop)
     try:
         while queue or running:
             while queue and len(running) < options.jobs:
-                index = queue.pop(0)
-                running[index] = _start(options, commands[index], index), time.monotonic()
+                index, held = queue.pop(0), ExitStack()
+                try:
+                    lock = held.enter_context(locked(options.out / f".{_name(index)}.lock"))
+                except Busy as error:
+                    print(f"{_name(index)}: {error}", flush=True)
+                    others.append(index)
+                    continue
+                if _state(options.out, index).get("status") == "finished":  # by another in the meantime
+                    held.close()
+                    continue
+                running[index] = _start(options, commands[index], index, lock), time.monotonic(), held
             time.sleep(0.05)
-            for index, (process, start) in list(running.items()):
+            for index, (process, start, held) in list(running.items()):
                 if process.poll() is not None:
                     del running[index]
                     _finish(options.out, index, process.returncode, (time.monotonic() - start) / 60)
+                    held.close()
     except BaseException as error:
-        for process, _ in running.values():
+        for process, _, _ in running.values():
             process.send_signal(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
-        for process, _ in running.values():
+        for process, _, held in running.values():
             process.wait()
+            held.close()
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -160,9 +199,15 @@ def _name(index: int) -> str:
 
 
 def _state(out: Path, index: int) -> dict[str, Any]:
+    """How a point has ended so far; where that cannot be read, it goes on, which a finished run ends at once."""
     path = out / _name(index) / "point.json"
-    state: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return state
+    state: Any = {}
+    try:
+        state = read_plain(path) if path.is_file() else {}
+    except ValueError:
+        state = None
+    known = isinstance(state, dict) and isinstance(state.get("minutes", 0.0), int | float)
+    return state if known else {"status": "unknown"}
 
 
 def _flat(point: Point, prefix: str = "") -> Point:
@@ -175,16 +220,22 @@ def _flat(point: Point, prefix: str = "") -> Point:
 def _result(run_dir: Path, metric: dict[str, Any]) -> float | None:
     """The best value of the metric that a run has logged."""
     path = run_dir / "metrics.csv"
-    values = [row[metric["name"]] for row in read_metrics(path) if metric["name"] in row] if path.is_file() else []
+    try:
+        rows = read_metrics(path) if path.is_file() else []
+    except ValueError as error:
+        print(error)
+        return None
+    values = [value for row in rows if not math.isnan(value := row.get(metric["name"], math.nan))]
     best = max if metric.get("goal") == "maximize" else min
     return best(values, default=None)
 
 
-def _write_table(out: Path, points: list[Point], metric: dict[str, Any] | None) -> None:
+def _write_table(out: Path, points: list[Point], metric: dict[str, Any] | None, others: Sequence[int]) -> None:
     rows = []
     for index, point in enumerate(points):
         run_dir, state = out / _name(index), _state(out, index)
-        status = state.get("status", "interrupted" if run_dir.exists() else "to do")
+        begun = "running" if index in others else "interrupted" if run_dir.exists() else "to do"
+        status = begun if index in others else state.get("status", begun)
         row = {"point": _name(index), **_flat(point), "status": status, "minutes": round(state.get("minutes", 0), 2)}
         rows.append(row | ({metric["name"]: _result(run_dir, metric)} if metric else {}))
 

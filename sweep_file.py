@@ -265,3 +265,20 @@ def _environment(found: re.Match[str]) -> str:
     if found[1] not in os.environ:
         raise ValueError(f"the sweep's command has {found[0]}, and the environment has no {found[1]}: export it")
     return os.environ[found[1]]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The seed and the points of the last start, as `sweep.json` has them; no points at the first one.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    record = read_plain(path) if path.is_file() else {"seed": 0, "points": []}
+    points = record.get("points") if isinstance(record, dict) else None
+    if (
+        not isinstance(points, list)
+        or not all(isinstance(point, dict) for point in points)
+        or type(record.get("seed")) is not int
+    ):
+        raise ValueError(f"{path} has no seed and points: remove it to draw them anew, or give another --out")
+    return record

@@ -2,11 +2,9 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preimage=${PREIMAGE:-.venv/bin/preimage}
 
-run() { # run NAME SEED flag ...: trains a run that has no test figures yet, or goes on with one that was interrupted
-    local dir=$runs/$1/version_$2 seed=$2 resume=()
+run() { # run NAME SEED flag ...: trains and tests a run, or goes on with one that was interrupted; a finished one is left
+    local dir=$runs/$1/version_$2 seed=$2
     shift 2
-    if [ -f "$dir/metrics.csv" ] && head -n 1 "$dir/metrics.csv" | grep -q test/; then return; fi
-    if [ -f "$dir/checkpoints/last.ckpt" ]; then resume=(--ckpt_path "$dir/checkpoints/last.ckpt"); else rm -rf "$dir"; fi
     "$preimage" fit "$@" "${common[@]}" --trainer.default_root_dir "$runs" --seed_everything "$seed" --run_dir "$dir" \
-        --test_after_fit "${resume[@]}"
+        --test_after_fit --ckpt_path auto
 }

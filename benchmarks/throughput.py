@@ -39,7 +39,7 @@ class PerItemImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Returns image `(1, 28, 28)` in [0, 1] and label."""
-        image, label = self.data[index]
+        image, label, _ = self.data[index]
         return pil_to_tensor(Image.fromarray(image[0].numpy())).float().div(255), int(label)
 
 
@@ -74,7 +74,7 @@ def data_path(batch_size: int) -> tuple[float, float]:
 def bare_epoch(data: MNISTDataModule, encoder: MNISTEncoder, decoder: MNISTDecoder, optimizer: Any) -> None:
     """One epoch of the autoencoder as a plain loop over the same batches."""
     for batch in data.train_dataloader():
-        images, _ = data.on_after_batch_transfer(batch, 0)
+        images, *_ = data.on_after_batch_transfer(batch, 0)
         optimizer.zero_grad()
         F.mse_loss(decoder(encoder(images)), images).backward()
         optimizer.step()

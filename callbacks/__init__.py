@@ -1,5 +1,9 @@
 """Callbacks: everything that draws, saves or watches."""
 
+from lightning.pytorch import Callback as _Callback
+from lightning.pytorch import callbacks as _lightning
+
+from .averaging import AveragedEMA, AveragedSWA, AveragedWeights
 from .best_checkpoint import BestCheckpoint
 from .channels_last import ChannelsLast
 from .checkpoints import AtomicCheckpointIO, LastCheckpoint, StopOnNaN
@@ -23,6 +27,16 @@ from .reconstruction_grid import ReconstructionGrid
 from .run_directory import RunDirectory, RunLogger
 from .run_state import RunState
 from .scale import EffectiveBatch
+from .tuning import BatchSizeSearch, LearningRateSearch
+
+#: Callbacks of Lightning's, and those of ours that take their places with the same arguments.
+REPLACED: dict[type[_Callback], type[_Callback]] = {
+    _lightning.WeightAveraging: AveragedWeights,
+    _lightning.EMAWeightAveraging: AveragedEMA,
+    _lightning.StochasticWeightAveraging: AveragedSWA,
+    _lightning.LearningRateFinder: LearningRateSearch,
+    _lightning.BatchSizeFinder: BatchSizeSearch,
+}
 
 __all__ = [
     "AtomicCheckpointIO",

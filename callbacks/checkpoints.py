@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from checks import check_range
 from files import write_atomically
 
 
@@ -54,11 +55,8 @@ class LastCheckpoint(ModelCheckpoint):
             every_n_minutes: Save when this much time has passed; null for after the epochs alone.
         """
         super().__init__(filename="last", enable_version_counter=False)
-        if (every_n_steps is not None and every_n_steps < 1) or (every_n_minutes is not None and every_n_minutes < 0):
-            raise ValueError(
-                f"last_checkpoint.every_n_steps={every_n_steps} must be at least 1,"
-                f" last_checkpoint.every_n_minutes={every_n_minutes} at least 0"
-            )
+        check_range("last_checkpoint", "[1, inf)", every_n_steps=every_n_steps)
+        check_range("last_checkpoint", "[0, inf]", every_n_minutes=every_n_minutes)
         self.every_n_steps = math.inf if every_n_steps is None else every_n_steps
         self.every_n_minutes = math.inf if every_n_minutes is None else every_n_minutes
         self._received = 0

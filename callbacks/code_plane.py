@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from checks import check_range
+
 from .pictures import Picture, decode
 from .reconstruction_grid import image_grid
 
@@ -30,6 +32,7 @@ class CodePlane(Picture):
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
         super().__init__(every_n_epochs)
+        check_range("CodePlane", "[2, inf)", steps=steps)
         self.steps = steps
         self._codes: list[Tensor] = []
 

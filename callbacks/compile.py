@@ -23,6 +23,8 @@ class Compile(Callback):
             backend: Backend of `torch.compile`.
             mode: Mode of `torch.compile`, as `reduce-overhead` or `max-autotune`.
         """
+        if modules is not None and not modules:
+            raise ValueError("Compile.modules=[] names no module: leave it out for all of them")
         self.modules = modules
         self.backend = backend
         self.mode = mode

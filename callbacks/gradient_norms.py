@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from checks import check_range
+
 
 class GradientNorms(Callback):
     """Logs the norm of the gradient of each group of layers as `gradient_norm/GROUP`, before it is clipped.
@@ -21,6 +23,7 @@ class GradientNorms(Callback):
             depth: Parameters whose names agree in this many parts are a group: with 2, `encoder.trunk.0.weight` is
                 counted in `encoder.trunk`; with 1, in `encoder`.
         """
+        check_range("GradientNorms", "[1, inf)", depth=depth)
         self.depth = depth
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

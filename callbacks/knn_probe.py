@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from checks import check_range
+
 
 class KNNProbe(Callback):
     """Classifies codes by their nearest neighbours among the training images' codes, at the test and in validations.
@@ -26,6 +28,8 @@ class KNNProbe(Callback):
             k: Number of neighbours, which vote with the inverse of their distance.
             every_n_epochs: Probe the validation split at every n-th epoch; 0 for the test split alone.
         """
+        check_range("KNNProbe", "[1, inf)", k=k)
+        check_range("KNNProbe", "[0, inf)", every_n_epochs=every_n_epochs)
         self.k = k
         self.every_n_epochs = every_n_epochs
         self._labelled = True

@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from checks import check_range
+
 from .pictures import Picture
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class LabelledGrid(Picture):
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
         super().__init__(every_n_epochs)
+        check_range("LabelledGrid", "[1, inf)", count=count)
         self.count = count
         self._parts: list[dict[str, Tensor]] = []
 

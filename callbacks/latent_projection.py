@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+
+from checks import check_range
 
 from .pictures import Picture
 
@@ -26,6 +29,7 @@ class LatentProjection(Picture):
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
         super().__init__(every_n_epochs)
+        check_range("LatentProjection", "[3, inf)", count=count)
         self.method = method
         self.count = count
         self._codes: list[tuple[Tensor, Tensor]] = []
@@ -39,7 +43,10 @@ class LatentProjection(Picture):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
         """Projects and plots the codes."""
-        if not trainer.is_global_zero or sum(len(code) for code, _ in self._codes) < 3:
+        if not trainer.is_global_zero:
+            return None
+        if (count := sum(len(code) for code, _ in self._codes)) < 3:
+            rank_zero_warn(f"LatentProjection: {count} codes are too few for a plane, and no picture is drawn")
             return None
         codes, labels = (torch.cat(parts) for parts in zip(*self._codes, strict=True))
         points = self._project(codes)

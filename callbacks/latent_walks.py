@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from checks import check_range
+
 from .pictures import Picture, decode
 from .reconstruction_grid import image_grid
 
@@ -26,6 +28,8 @@ class Interpolation(Picture):
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
         super().__init__(every_n_epochs)
+        check_range("Interpolation", "[1, inf)", pairs=pairs)
+        check_range("Interpolation", "[2, inf)", steps=steps)
         self.pairs = pairs
         self.steps = steps
         self._images: list[tuple[Tensor, Tensor]] = []
@@ -66,6 +70,9 @@ class Traversal(Picture):
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
         super().__init__(every_n_epochs)
+        check_range("Traversal", "[1, inf)", dimensions=dimensions)
+        check_range("Traversal", "[2, inf)", steps=steps)
+        check_range("Traversal", "(0, inf)", span=span)
         self.dimensions = dimensions
         self.steps = steps
         self.span = span

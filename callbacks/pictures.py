@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from checks import check_range
 from files import write_atomically
 
 from .run_directory import run_directory
@@ -35,6 +36,7 @@ class Picture(Callback):
         Args:
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
+        check_range(type(self).__name__, "[0, inf)", every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:

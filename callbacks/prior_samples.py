@@ -5,6 +5,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
+from checks import check_range
+
 from .pictures import Picture
 from .reconstruction_grid import image_grid
 
@@ -23,6 +25,7 @@ class PriorSamples(Picture):
             every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         """
         super().__init__(every_n_epochs)
+        check_range("PriorSamples", "[1, inf)", count=count, columns=columns)
         self.count = count
         self.columns = columns
 

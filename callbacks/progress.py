@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from checks import check_range
+
 
 class ProgressBar(TQDMProgressBar):
     """Shows the loss and the validation metrics; where the output is no terminal, one line per epoch instead of a bar.
@@ -21,6 +23,7 @@ class ProgressBar(TQDMProgressBar):
         Args:
             refresh_rate: Redraw every n batches; 0 for no bar.
         """
+        check_range("ProgressBar", "[0, inf)", refresh_rate=refresh_rate)
         super().__init__(refresh_rate=refresh_rate)
         self._loss: Tensor | None = None
         self._start = 0.0

@@ -1,8 +1,5 @@
 """A grid of images and their reconstructions."""
 
-from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
+
+from checks import check_range
 
 from .pictures import Picture, save_below_images
 
@@ -36,6 +35,7 @@ class ReconstructionGrid(Picture):
             captions: Write the name of its class over each image.
         """
         super().__init__(every_n_epochs)
+        check_range("ReconstructionGrid", "[1, inf)", count=count, columns=columns)
         self.count = count
         self.columns = columns
         self.captions = captions
@@ -57,7 +57,7 @@ class ReconstructionGrid(Picture):
             return None
         targets, reconstructions = (torch.cat(images) for images in zip(*self._pairs, strict=True))
         pairs = {"target": as_bytes(targets), "reconstruction": as_bytes(reconstructions)}
-        save_below_images(trainer, f"{self.name}/pairs.npz", partial(_write_arrays, arrays=pairs))
+        save_below_images(trainer, f"{self.name}/pairs.npz", lambda path: np.savez_compressed(path, **pairs))  # type: ignore[arg-type]
         if not self.captions:
             return reconstruction_grid(targets, reconstructions, self.columns)
         known = getattr(getattr(trainer, "datamodule", None), "class_names", None)
@@ -68,11 +68,6 @@ class ReconstructionGrid(Picture):
             grid = reconstruction_grid(targets[part], reconstructions[part], self.columns)
             rows += [caption_row(names[part], grid.shape[1], self.columns), grid]
         return np.concatenate(rows)
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
-    with path.open("wb") as file:  # savez would add an ending to a name
-        np.savez_compressed(file, **arrays)
 
 
 def as_bytes(images: Tensor) -> NDArray[np.uint8]:

@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from files import clear_leftovers, write_atomically
+from runs import Run
 
 from .loggers import WandbRunLogger
+from .tuning import BatchSizeSearch, LearningRateSearch
 
 
 class RunLogger(Logger):
@@ -123,7 +126,7 @@ class RunLogger(Logger):
 
 
 class RunDirectory(Callback):
-    """Writes `config.yaml`, `classes.json` and the SLURM job when a run starts."""
+    """Writes `config.yaml` and `classes.json` when a run starts."""
 
     def __init__(self, config: str) -> None:
         """Takes what is to be written.
@@ -139,15 +142,12 @@ class RunDirectory(Callback):
         if run_dir is None:
             return
         clear_leftovers(run_dir)
-        path = run_dir / "config.yaml"
-        if stage == "fit" or not path.exists():
-            write_atomically(path, lambda file: file.write_text(self.config))
-        if stage == "fit" and (job := slurm_job()):
-            write_atomically(run_dir / "slurm_job", lambda file: file.write_text(job))
+        if stage == "fit" or not (run_dir / "config.yaml").exists():
+            Run(run_dir).write_config(self.config)
         data = getattr(trainer, "datamodule", None)
         classes, bad = run_dir / "classes.json", getattr(data, "bad_images", None)
         if (names := getattr(data, "class_names", None)) is not None:
-            if hasattr(pl_module, "num_classes"):
+            if getattr(pl_module, "num_classes", None) is not None:
                 _check_order(classes, names)
             if stage == "fit" or not classes.exists():
                 write_atomically(classes, partial(Path.write_text, data=json.dumps(names, indent=2)))
@@ -156,6 +156,22 @@ class RunDirectory(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes what was searched in place of what was asked for, when the search is over."""
+        searches: list[Any] = [
+            callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, LearningRateSearch | BatchSizeSearch)
+        ]
+        run_dir = run_directory(trainer)
+        if not searches or run_dir is None:
+            return
+        config = yaml.safe_load(self.config)
+        for search in searches:
+            search.record(trainer, config)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomically(run_dir / "config.yaml", lambda file: file.write_text(text))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the id of the W&B run, which a resumed run continues."""
@@ -180,12 +196,6 @@ def _check_order(path: Path, names: list[str]) -> None:
             f"class {first} is {before[first]} in {path} and {names[first]} in the data: train anew, or rename the"
             " classes so that they come in the order of that file"
         )
-
-
-def slurm_job() -> str | None:
-    """The name by which SLURM knows this job, also after it was requeued; None outside SLURM."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def run_directory(trainer: Trainer) -> Path | None:

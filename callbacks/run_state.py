@@ -22,8 +22,13 @@ class RunState(Callback):
     Random states and metrics are those of each process.
     """
 
-    def __init__(self) -> None:
-        """Has nothing to restore yet."""
+    def __init__(self, stoppers: str = "") -> None:
+        """Has nothing to restore yet.
+
+        Args:
+            stoppers: What may end the training early, as `runs.stoppers` says it.
+        """
+        self.stoppers = stoppers
         self._loaded: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -37,7 +42,8 @@ class RunState(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(processes, own)
         rows = [logger.rows() for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]
-        checkpoint[KEY] = {"processes": processes, "rows": rows}
+        ended = trainer.should_stop and trainer.fit_loop._can_stop_early
+        checkpoint[KEY] = {"processes": processes, "rows": rows, "stopped": self.stoppers if ended else None}
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         if progress["total"]["started"] == progress["total"]["completed"]:
             for count in progress.values():  # an epoch that is announced and not begun is announced again
@@ -46,6 +52,9 @@ class RunState(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes the state, which is restored when all that draws random numbers before the training is done."""
         self._loaded = checkpoint.get(KEY)
+        for callback in trainer.early_stopping_callbacks:  # whose patience is that of this start, as all settings are
+            if state := checkpoint.get("callbacks", {}).get(callback.state_key):
+                state["patience"] = callback.patience
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the rows of `metrics.csv` that a killed run wrote after the checkpoint."""

@@ -8,6 +8,8 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from processes import meeting
+
 
 class EffectiveBatch(Callback):
     """Says at the start of a training how many images a step takes, the learning rates, and the number of steps.
@@ -71,7 +73,9 @@ def check_processes(trainer: Trainer) -> None:
     Raises:
         ValueError: The numbers differ.
     """
-    there, wanted = trainer.world_size, trainer.num_devices * trainer.num_nodes
+    # Of several that are told to use one device each, none knows of the others.
+    there = max(trainer.world_size, meeting(trainer.num_nodes)[2])
+    wanted = trainer.num_devices * trainer.num_nodes
     if there != wanted:
         raise ValueError(
             f"{there} processes were started for trainer.devices x trainer.num_nodes ="

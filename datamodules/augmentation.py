@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from checks import check_range
+
 
 class PerImageAffine(nn.Module):
     """Rotates, shifts, scales and shears every image of a batch by its own random amount.
@@ -26,6 +28,10 @@ class PerImageAffine(nn.Module):
             p: Share of the images that is transformed, in [0, 1].
         """
         super().__init__()
+        check_range("PerImageAffine", "[0, inf)", degrees=degrees, translate=translate)
+        check_range("PerImageAffine", "[0, 1)", scale=scale)
+        check_range("PerImageAffine", "[0, 90)", shear=shear)
+        check_range("PerImageAffine", "[0, 1]", p=p)
         self.degrees = degrees
         self.translate = translate
         self.scale = scale

@@ -9,6 +9,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
+from checks import check_range
+
 from .image_cache import ImageCache, OnBadImage, cache_images, square
 from .image_tree import ImageTree
 from .in_memory import InMemoryDataModule, InMemoryImages
@@ -35,8 +37,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
             kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
         """
         super().__init__(**kwargs)
-        if image_size < 1:
-            raise ValueError(f"data.image_size must be at least 1, not {image_size}")
+        check_range("data", "[1, inf)", image_size=image_size)
         self.root = Path(root)
         self.image_size = image_size
         self.on_bad_image: OnBadImage = on_bad_image
@@ -55,7 +56,6 @@ class DecodedImagesDataModule(InMemoryDataModule):
         if hasattr(self, "train_set"):
             return
         tree, cache, splits = self._open()
-        self.class_names = tree.class_names
         self.bad_images = cache.bad
         labels = torch.tensor(tree.labels)
         self.train_set, self.val_set, self.test_set = (
@@ -91,6 +91,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
                     f"{self.root} has no image to train on, since all are for {there}: set data.root to that folder, or"
                     " smaller fractions"
                 )
+            self.class_names = tree.class_names
             self._opened = tree, cache, splits
         return self._opened
 

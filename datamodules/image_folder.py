@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from checks import check_range
+
 from .decoded_images import DecodedImagesDataModule
 from .image_cache import OnBadImage
 from .image_tree import ImageTree, Layout, find_images
@@ -58,10 +60,10 @@ class ImageFolderDataModule(DecodedImagesDataModule):
             kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
         """
         super().__init__(root, image_size, on_bad_image, **kwargs)
-        if not (min(val_fraction, test_fraction) >= 0 and val_fraction + test_fraction <= 1):
+        check_range("data", "[0, 1]", val_fraction=val_fraction, test_fraction=test_fraction)
+        if val_fraction + test_fraction > 1:
             raise ValueError(
-                f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be at least 0 and"
-                " together at most 1"
+                f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be together at most 1"
             )
         self.wanted = Wanted(table, filename_column, label_column)
         if any(self.wanted) and layout not in ("auto", "csv"):

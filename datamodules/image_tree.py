@@ -82,6 +82,8 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
     if left := Counter(name.rpartition("/")[0] for name in names if name not in kept):
         some = ", ".join(f"{count} in {folder or source.root}" for folder, count in left.most_common(3))
         notes.append(f"{left.total()} images are left out, since they have no label or are in no split: {some}")
+    if empty := source.without_images(names):
+        notes.append(f"{len(empty)} folders hold no images: {', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}")
     return _tree(labelled, notes + [reason for reason, _ in unused])
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from checks import check_range
 from lightning_modules.base import Batch
 
 from .code_cache import cache_codes
@@ -100,8 +101,8 @@ class InMemoryDataModule(LightningDataModule):
             code_cache_limit_gb: Largest size of the cached codes of a split on disk, in gigabytes.
         """
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
+        check_range("data", "[1, 1e9]", batch_size=batch_size)
+        check_range("data", "[0, inf]", code_cache_limit_gb=code_cache_limit_gb)
         self.batch_size = batch_size
         self.augmentations = list(augmentations or [])
         self.predict_split = predict_split

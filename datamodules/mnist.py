@@ -10,6 +10,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from checks import check_range
+
 from . import source
 from .idx import read_idx
 from .in_memory import InMemoryDataModule, InMemoryImages
@@ -83,13 +85,11 @@ class MNISTDataModule(InMemoryDataModule):
         super().__init__(**kwargs)
         if val_size is None:
             val_size = 500 if dataset == "digits5k" else 5000
-        if val_size < 0 or repeat < 1:
+        check_range("data", "[0, inf)", val_size=val_size)
+        check_range("data", "[1, inf)", repeat=repeat, label_repeat=label_repeat, num_labels=num_labels)
+        if label_repeat > 1 and not keep_unlabeled:
             raise ValueError(
-                f"data.val_size must be at least 0 and data.repeat at least 1, not {val_size} and {repeat}"
-            )
-        if label_repeat < 1 or (label_repeat > 1 and not keep_unlabeled):
-            raise ValueError(
-                f"data.label_repeat={label_repeat} must be at least 1, and more needs data.keep_unlabeled true"
+                f"data.label_repeat={label_repeat} needs data.keep_unlabeled true"
                 " (data.repeat passes over the labelled images alone)"
             )
         self.dataset = dataset

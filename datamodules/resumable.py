@@ -1,10 +1,9 @@
 """Shuffled batches that a resumed training goes on with where it was killed, in the middle of an epoch too."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from operator import length_hint
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 
@@ -50,7 +49,7 @@ class ResumableSampler(DistributedSampler[int]):
         self.epoch, self._start, self._rest = state["epoch"], state["drawn"], None
 
 
-class ResumableLoader(DataLoader[Sequence[Tensor]]):
+class ResumableLoader(DataLoader[Any]):
     """A loader whose position Lightning puts into checkpoints; without worker processes, which would draw ahead."""
 
     def state_dict(self) -> dict[str, int]:

@@ -47,6 +47,8 @@ class Source:
         self.expected = expected
         #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
         self.changed: dict[str, int] = {}
+        #: Paths of folders, of a zip file those that it lists.
+        self.folders: set[str] = set()
         #: What was left out while listing, for the user to know.
         self.notes: list[str] = []
         self._open: tuple[int, zipfile.ZipFile] | None = None
@@ -64,6 +66,7 @@ class Source:
                     raise ValueError(f"{root} is refused: its member {member.filename} {reason}")
             # Some programs for Windows write its own slashes.
             self._members = {name.replace("\\", "/"): name for name in self._zip().namelist() if name[-1] not in "/\\"}
+            self.folders = {member.filename.rstrip("/") for member in members if member.is_dir()}
             self.sizes = {name: self._zip().getinfo(self._members[name]).file_size for name in sorted(self._members)}
         else:
             raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
@@ -84,6 +87,16 @@ class Source:
     def images(self) -> list[str]:
         """Paths of the images, in order."""
         return [name for name in self.sizes if is_image(name)]
+
+    def without_images(self, names: list[str]) -> list[str]:
+        """Outermost folders in which none of the named images lies at any depth, in order."""
+        filled = {""}
+        for folder in {name.rpartition("/")[0] for name in names}:
+            while folder not in filled:
+                filled.add(folder)
+                folder = folder.rpartition("/")[0]
+        empty = {folder for folder in self.folders - filled if not is_hidden(folder)}
+        return sorted(folder for folder in empty if folder.rpartition("/")[0] in filled)
 
     def seen(self) -> str:
         """What lies at the top, for the error where that is not what was expected."""
@@ -122,6 +135,7 @@ class Source:
                         if stat.S_ISREG(info.st_mode):
                             files[f"{prefix}{name}"] = info
             waiting = sorted(linked)
+        self.folders = {place.rstrip("/") for place in places.values() if place}
         if self._renamed:
             self.notes.append(f"{len(self._renamed)} folders are read by the links to them, {self._renamed[0]}")
         if broken:

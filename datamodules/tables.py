@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -60,11 +61,12 @@ def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[
     Raises:
         ValueError: A table is damaged, or contradicts itself, another table or the images that there are.
     """
-    images = _Images(names, source.root)
+    images: _Images | None = None  # a hundred thousand names are not sorted where there is no table
     found: dict[str, tuple[Entry, str]] = {}
     notes: list[str] = []
     unused: list[Unused] = []
     for table in _tables(source, wanted):
+        images = images or _Images(names, source.root)
         entries = table.entries(images, wanted)
         if isinstance(entries, Unused):
             unused.append(entries)
@@ -161,7 +163,8 @@ class _Table:
         files = self._filename_columns(images, wanted.filename_column)
         if len(files) != 1:
             say = "several may name" if files else "none names"
-            return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=bool(files))
+            known = any(_plain(column) in [*FILENAMES, *set().union(*LABELS)] for column in self.columns)
+            return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=known or bool(files))
         header = self.columns[files[0]]
         if re.search(r"\d|\.", header) and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
@@ -243,7 +246,7 @@ class _Images:
 
     def of(self, cell: str, folder: str, split: SplitName | None) -> list[str]:
         """The images that a cell may mean, in a table that lies in a folder and is of a split."""
-        path = cell.replace("\\", "/").removeprefix("./")
+        path = _path(cell, folder)
         for place in ("train/", "images/", ""):  # where most tables have them
             name = f"{folder}/{place}{path}" if folder else f"{place}{path}"
             if name in self.names and (split is None or split_of_path(name) in (None, split)):
@@ -275,12 +278,17 @@ class _Images:
             return found[0]
         if found:
             raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
-        path = PureWindowsPath(cell)  # which takes both kinds of slashes for separators
-        if path.anchor or ".." in path.parts:
+        if PureWindowsPath(cell).anchor or _path(cell, folder).startswith("../"):
             raise ValueError(f"{row}: {cell} leaves the folder: give paths inside it")
-        near = self.stems.get(_stem(folded(path.name)))
+        near = self.stems.get(_stem(folded(PureWindowsPath(cell).name)))
         there = f" (there is {near[0]})" if near else ""
         raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
+
+
+def _path(cell: str, folder: str) -> str:
+    """The path that a cell holds; one that climbs out of the table's folder as a path from the root."""
+    path = cell.replace("\\", "/").removeprefix("./")
+    return posixpath.normpath(posixpath.join(folder, path)) if ".." in path.split("/") else path
 
 
 def _stem(file: str) -> str:

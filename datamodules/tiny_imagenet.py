@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from checks import check_range
+
 from .decoded_images import DecodedImagesDataModule
 from .image_cache import OnBadImage
 from .image_tree import ImageTree
@@ -57,11 +59,8 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
             kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
         """
         super().__init__(root, image_size, on_bad_image, **kwargs)
-        if min(num_classes, test_per_class) < 1 or not 0 <= val_fraction < 1:
-            raise ValueError(
-                f"data.num_classes={num_classes} and data.test_per_class={test_per_class} must be at least 1, and"
-                f" data.val_fraction={val_fraction} in [0, 1)"
-            )
+        check_range("data", "[1, inf)", num_classes=num_classes, test_per_class=test_per_class)
+        check_range("data", "[0, 1)", val_fraction=val_fraction)
         if wnids is not None and not 0 < len(wnids) == len(set(wnids)):
             raise ValueError(f"data.wnids={wnids} must name at least one class, and each class once")
         self.num_classes = num_classes

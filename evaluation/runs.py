@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 
+import runs
 from class_paths import check_class_paths
 from datamodules import InMemoryDataModule
 from errors import OneLineErrorParser, condense
-from files import run_name
+from files import read_plain, run_name
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.retired import renewed_config
@@ -50,21 +50,15 @@ def find_run(path: str | Path) -> Run:
     folder = path if path.is_dir() else path.parent.parent
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} is no run directory: it has no config.yaml")
-    checkpoint = checkpoint_in(folder) if path.is_dir() else path
+    checkpoint = runs.Run(folder).kept if path.is_dir() else path
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
+    config = renewed_config(read_plain(folder / "config.yaml"))
     try:
-        config = yaml.safe_load(renewed_config((folder / "config.yaml").read_text()))
         _ = config["model"]["class_path"], config["data"]["class_path"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.yaml'} does not say what model and data the run has") from error
     return Run(folder, checkpoint, config)
-
-
-def checkpoint_in(folder: Path) -> Path:
-    """The best checkpoint of a run directory, or the last one where there was no validation."""
-    best = folder / "checkpoints/best.ckpt"
-    return best if best.is_file() else folder / "checkpoints/last.ckpt"
 
 
 def load_model(run: Run) -> EncoderModule:
@@ -91,7 +85,7 @@ def load_data(folder: Path, flags: Sequence[str] = (), ready: bool = True) -> In
         flags: What to change, for example `--data.root=DIR`.
         ready: Look for its images and read them.
     """
-    config = yaml.safe_load((folder / "config.yaml").read_text())["data"]
+    config = read_plain(folder / "config.yaml")["data"]
     # All labels, however few the run had: else the readers of two runs could not be compared.
     (config.get("init_args") or {}).pop("num_labels", None)
     data: InMemoryDataModule = _instantiate(folder, InMemoryDataModule, "data", config, flags)

@@ -1,9 +1,10 @@
 """What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
 
 import io
+import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Required, Self, TypedDict
@@ -11,11 +12,14 @@ from typing import Any, Literal, NamedTuple, Required, Self, TypedDict
 import torch
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
+
+from checks import check_range
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
@@ -85,6 +89,8 @@ class EncoderModule(LightningModule):
 
     #: Whether the model needs images besides cached codes: those that rebuild them do.
     reads_images = True
+    #: Number of classes of a model that needs labels.
+    num_classes: int | None = None
     train_metrics: MetricCollection
     val_metrics: MetricCollection
     test_metrics: MetricCollection
@@ -116,6 +122,7 @@ class EncoderModule(LightningModule):
         super().__init__()
         if cache_codes and not freeze_encoder:
             raise ValueError("model.cache_codes needs an encoder that stays as it is: set model.freeze_encoder true")
+        check_range("model", "(0, inf)", encoder_lr=encoder_lr)
         with warnings.catch_warnings():
             # Under the CLI the modules are kept as plain class paths, and built in Python they stay out of the file.
             warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
@@ -125,6 +132,7 @@ class EncoderModule(LightningModule):
         self.freeze_encoder = freeze_encoder
         self.cache_codes = cache_codes
         self.encoder_lr = encoder_lr
+        self.learning_rate: float | None = None  # in place of the optimiser's, where one was searched
         self.make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-3)
         self.make_scheduler = scheduler
         if freeze_encoder:
@@ -136,14 +144,14 @@ class EncoderModule(LightningModule):
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _checked_step(self, given: Sequence[Tensor], split: Split) -> StepOutput:
+    def _checked_step(self, given: Any, split: Split) -> StepOutput:
         """A step; where it fails for parts that do not fit together, they are named."""
         batch = Batch(*given)
         try:
             return self._step(batch, split)
         except RuntimeError:
-            # Under several processes the others may be waiting for this one.
-            if batch.images is not None and batch.images.ndim == 4 and self.trainer.world_size == 1:
+            alone = self._trainer is None or self._trainer.world_size == 1  # else others may be waiting for this one
+            if batch.images is not None and batch.images.ndim == 4 and alone:
                 check_shapes(self, tuple(batch.images.shape[1:]))
             raise
 
@@ -160,19 +168,19 @@ class EncoderModule(LightningModule):
         """What `represent` gives for a batch, from the cache where there is one."""
         return self.represent(batch.images) if batch.codes is None else batch.codes
 
-    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Returns the training loss of a batch."""
         return self._checked_step(batch, "train")["loss"]
 
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> StepOutput:
+    def validation_step(self, batch: Any, batch_idx: int) -> StepOutput:
         """Returns what callbacks may draw."""
         return self._checked_step(batch, "val")
 
-    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> StepOutput:
+    def test_step(self, batch: Any, batch_idx: int) -> StepOutput:
         """Returns what callbacks may draw."""
         return self._checked_step(batch, "test")
 
-    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, labels, and what else there is to keep of a batch."""
         return self._predict(Batch(*batch))
 
@@ -198,6 +206,8 @@ class EncoderModule(LightningModule):
 
     def _step_followers(self, of_training: bool) -> None:
         """Steps a schedule that follows a metric of the training or of a validation, which has just been logged."""
+        if self.trainer.barebones:  # logs nothing
+            return
         for config in self.trainer.lr_scheduler_configs:
             if not config.reduce_on_plateau or str(config.monitor).startswith("train/") != of_training:
                 continue
@@ -231,8 +241,24 @@ class EncoderModule(LightningModule):
             self.encoder.eval()
         return self
 
+    def on_train_start(self) -> None:
+        """Fits the schedule to the number of steps, which a search of the batch size has changed."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, OneCycle):
+                config.scheduler.total_steps = self._total_steps()
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise ValueError(
+                "model.scheduler=OneCycle must know the number of steps: set trainer.max_epochs or trainer.max_steps,"
+                " also beside trainer.max_time"
+            )
+        return int(steps)
+
     def prepare_data(self) -> None:
-        """Looks for the encoder's checkpoint, and for parts that do not fit, before any logger has opened a run."""
+        """Looks for the encoder's checkpoint, and for what does not fit, before any logger has opened a run."""
+        self._check_classes(str(self.trainer.state.fn))  # where the data knows its classes by now
         data = getattr(self.trainer, "datamodule", None)
         channels, size = getattr(data, "channels", None), getattr(data, "image_size", None)
         if isinstance(channels, int) and isinstance(size, int):
@@ -241,35 +267,42 @@ class EncoderModule(LightningModule):
             load_checkpoint(self._encoder_path())
 
     def setup(self, stage: str) -> None:
-        """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint."""
+        """Loads the encoder's weights at the start of a `fit`; later they come with the model's own checkpoint.
+
+        Raises:
+            ValueError: The data has other classes than the model, or none for one that needs them.
+        """
         if self.trainer.precision_plugin.precision not in ("32-true", "16-mixed", "bf16-mixed"):
             follow_dtype(self)
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
+        self._check_classes(stage)
+        self._warn_of_absent_classes(stage)
 
-    def _check_classes(self, num_classes: int, stage: str) -> None:
+    def _check_classes(self, stage: str) -> None:
         """Compares the classes with the data's, before a label without a logit, or none at all, ends the run."""
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None)
-        if names is None or (stage == "predict" and not names):
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        if self.num_classes is None or names is None or (stage == "predict" and not names):
             return
         if not names:
+            name = type(self).__name__
+            raise ValueError(f"{name} needs labels, and the data has none: give it some, or choose another model")
+        if len(names) != self.num_classes:
             raise ValueError(
-                f"{type(self).__name__} needs labels, and the data has none: label it, or use a model without"
+                f"the data has {len(names)} classes, model.num_classes={self.num_classes}: set model.num_classes"
             )
-        if len(names) != num_classes:
-            raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={num_classes}: set model.num_classes"
-            )
+
+    def _warn_of_absent_classes(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
-            if labels is not None and (labels >= 0).any():
-                absent = (torch.bincount(labels[labels >= 0], minlength=num_classes) == 0).nonzero()[:, 0].tolist()
-                if absent:
-                    some = ", ".join(names[label] for label in absent[:3])
-                    rank_zero_warn(
-                        f"the {split} split has no image of {len(absent)} of {num_classes} classes, as {some}"
-                    )
+            if self.num_classes is None or not names or labels is None or not (labels >= 0).any():
+                continue
+            counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
+            if absent := [names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
+                of = f"{len(absent)} of {self.num_classes} classes, as {', '.join(absent[:3])}"
+                rank_zero_warn(f"the {split} split has no image of {of}: what is measured of every class is NaN")
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""
@@ -299,39 +332,49 @@ class EncoderModule(LightningModule):
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
         known = {id(p) for p in self.encoder.parameters()}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        if self.encoder_lr is None or not encoder:
-            optimizer = self.make_optimizer([*rest, *encoder])  # one group: LBFGS takes no more
+        searched = {} if self.learning_rate is None else {"lr": self.learning_rate}
+        if self.encoder_lr is None:  # one group: LBFGS takes no more
+            groups: list[dict[str, Any]] = [{"params": [*rest, *encoder]} | searched]
         else:
-            groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
-            optimizer = self.make_optimizer([*groups, {"params": encoder, "lr": self.encoder_lr}])
+            groups = [{"params": rest} | searched, {"params": encoder, "lr": self.encoder_lr}]
+        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        if isinstance(optimizer, torch.optim.LBFGS) and self.trainer.accumulate_grad_batches > 1:
+            raise ValueError(
+                "LBFGS computes a step several times over one batch: set trainer.accumulate_grad_batches to 1, and"
+                " data.batch_size as large as a step shall be"
+            )
         for group in optimizer.param_groups:
+            check_range("optimizer", "[0, inf)", lr=float(group["lr"]))
             if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
                 rank_zero_info(
                     f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
                 )
                 group["eps"] = FLOAT16_EPS
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.strict:
+                self._check_measured("EarlyStopping", callback.monitor)
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
         if isinstance(scheduler, OneCycle):
-            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+            scheduler.total_steps = self._total_steps()
         config = {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}
         if isinstance(scheduler, ReduceLROnPlateau):
             # Lightning would step it after every epoch, whether there was a validation or not: here it never does.
-            config |= {"monitor": self._followed(scheduler), "frequency": sys.maxsize}
+            monitor = getattr(scheduler, "monitor", "val/loss")
+            self._check_measured("model.scheduler", monitor)
+            config |= {"monitor": monitor, "frequency": sys.maxsize}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
-    def _followed(self, scheduler: ReduceLROnPlateau) -> str:
-        """The metric that a schedule follows, for which there must be a validation, unless it is of the training."""
-        metric: str = getattr(scheduler, "monitor", "val/loss")
+    def _check_measured(self, follower: str, metric: str) -> None:
+        """Looks before the training whether there is a validation for a metric of it."""
         data: Any = getattr(self.trainer, "datamodule", None)
         validated = self.trainer.limit_val_batches and (data is None or data.val_dataloader() != [])
         if not validated and not metric.startswith("train/"):
             raise ValueError(
-                f"model.scheduler follows {metric}, and there is no validation that would measure it: let it follow the"
-                " training (--model.scheduler.monitor train/loss), or keep some images for a validation"
+                f"{follower} follows {metric}, and there is no validation that would measure it: set its monitor to"
+                " train/loss, or keep some images for a validation"
             )
-        return metric
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:

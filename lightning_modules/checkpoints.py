@@ -79,6 +79,8 @@ def _check_optimizers(path: str | Path, checkpoint: Mapping[str, Any], scheduled
             raise ValueError(f"{path} is refused: its optimizer_states hold {_shown(state)}, and no param_groups")
         # Without momentum, SGD has no state.
         kept = any(group.get("momentum") or "betas" in group for group in groups)
+        if kept and checkpoint["global_step"] and not isinstance(state.get("state"), dict | None):
+            raise ValueError(f"{path} is damaged: the state of its optimizer is {_shown(state['state'])}")
         if kept and checkpoint["global_step"] and not state.get("state"):
             raise ValueError(
                 f"{path} is refused: the state of its optimizer is empty after step {checkpoint['global_step']}"

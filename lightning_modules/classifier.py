@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from checks import check_range
+
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
@@ -21,6 +23,7 @@ class Classifier(EncoderModule):
 
     encoder: nn.Module
     reads_images = False
+    num_classes: int
 
     def __init__(
         self,
@@ -43,6 +46,9 @@ class Classifier(EncoderModule):
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
+        check_range("model", "[2, inf)", num_classes=num_classes)
+        check_range("model", "[0, 1)", label_smoothing=label_smoothing)
+        check_range("model", "[0, inf)", num_samples=num_samples)
         if num_samples and not isinstance(encoder, GaussianEncoder):
             raise ValueError(
                 f"model.num_samples={num_samples} needs a GaussianEncoder to draw from, not {type(encoder).__name__}"
@@ -58,11 +64,6 @@ class Classifier(EncoderModule):
         self.test_metrics = classification_metrics(num_classes, "test/")
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
-
-    def setup(self, stage: str) -> None:
-        """Compares the number of classes with the data's."""
-        super().setup(stage)
-        self._check_classes(self.num_classes, stage)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` in [0, 1] to logits `(B, num_classes)`."""

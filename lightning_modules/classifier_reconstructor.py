@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from checks import check_range
+
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
@@ -25,6 +27,8 @@ class ClassifierReconstructor(EncoderModule):
     With `reconstruction="detached"` the classifier learns exactly as with `none`, bit for bit on the CPU, as long as no
     clipping of the gradient's norm (`trainer.gradient_clip_val`) ties the two together.
     """
+
+    num_classes: int
 
     def __init__(
         self,
@@ -53,8 +57,14 @@ class ClassifierReconstructor(EncoderModule):
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
         super().__init__(encoder, **kwargs)
-        if isinstance(class_weights, list) and (len(class_weights) != num_classes or min(class_weights) < 0):
-            raise ValueError(f"model.class_weights={class_weights} must be {num_classes} numbers from 0 up")
+        check_range("model", "[1, inf)", latent_dim=latent_dim)
+        check_range("model", "[2, inf)", num_classes=num_classes)
+        weights = class_weights if isinstance(class_weights, list) else [1.0] * num_classes
+        check_range("model", "[0, inf)", reconstruction_weight=reconstruction_weight, class_weights=weights)
+        if len(weights) != num_classes or not any(weights):
+            raise ValueError(
+                f"model.class_weights={class_weights} must be {num_classes} numbers from 0 up, not all of them 0"
+            )
         self.decoder = decoder
         self.latent_dim = latent_dim
         self.head = nn.Identity() if latent_dim == num_classes else nn.Linear(latent_dim, num_classes)
@@ -63,7 +73,6 @@ class ClassifierReconstructor(EncoderModule):
         self.reconstruction_weight = reconstruction_weight
         self.balanced = class_weights == "balanced"
         self.class_weights: Tensor
-        weights = class_weights if isinstance(class_weights, list) else [1.0] * num_classes
         self.register_buffer("class_weights", torch.tensor(weights, dtype=torch.float32))
         if reconstruction == "none":
             self.decoder.requires_grad_(False)  # it would be a parameter without a gradient, over which DDP stumbles
@@ -116,7 +125,6 @@ class ClassifierReconstructor(EncoderModule):
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""
         super().setup(stage)
-        self._check_classes(self.num_classes, stage)
         if self.balanced and stage == "fit":
             self.class_weights.copy_(self._balance())
 
@@ -147,7 +155,7 @@ class ClassifierReconstructor(EncoderModule):
             target = resize_to(images, reconstruction)
             mse = F.mse_loss(reconstruction, target)
             loss = cross_entropy + self.reconstruction_weight * mse
-            outputs.update(loss=loss, reconstruction=reconstruction, target=target)
+            outputs["loss"], outputs["reconstruction"], outputs["target"] = loss, reconstruction, target
             errors = {"mse": mse.detach(), "preds": reconstruction.detach(), "target": target}
         getattr(self, f"{split}_metrics").update(
             value=cross_entropy.detach(), weight=count, preds=logits.detach().softmax(dim=1), target=labels

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from checks import check_range
+
 from .autoencoder import Autoencoder, resize_to
 from .base import Batch, Split, StepOutput
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
@@ -144,6 +146,9 @@ class OptimizationInversion(Inversion):
             kwargs: See `EncoderModule`.
         """
         super().__init__(encoder, nn.Identity(), encoder_checkpoint, **kwargs)
+        check_range("model", "[1, inf)", image_size=image_size, channels=channels, steps=steps)
+        check_range("model", "(0, inf)", lr=lr)
+        check_range("model", "[0, inf)", variation_weight=variation_weight, norm_weight=norm_weight)
         self.size = (channels, image_size, image_size)
         self.steps = steps
         self.lr = lr

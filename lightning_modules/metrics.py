@@ -211,7 +211,8 @@ def probability_metrics(num_classes: int) -> dict[str, Metric | MetricCollection
     """ROC AUC, average precision and expected calibration error over the whole split, without label -1.
 
     The first two are means over the classes, each against the others, so that neither of two classes is the positive
-    one; the calibration error compares the probability of the predicted class with the accuracy, in 15 bins.
+    one, and NaN where the split lacks a class; the calibration error compares the probability of the predicted class
+    with the accuracy, in 15 bins.
 
     Args:
         num_classes: Number of classes.
@@ -221,10 +222,37 @@ def probability_metrics(num_classes: int) -> dict[str, Metric | MetricCollection
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
     return {
-        "auroc": MulticlassAUROC(average="macro", **options),
-        "average_precision": MulticlassAveragePrecision(average="macro", **options),
+        "auroc": MeanAUROC(average="macro", **options),
+        "average_precision": MeanAveragePrecision(average="macro", **options),
         "calibration_error": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
     }
+
+
+class MeanAUROC(MulticlassAUROC):
+    """ROC AUC of each class against the others, the mean over the classes; NaN where a class has no image.
+
+    torchmetrics counts such a class as 0.
+    """
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The mean over the classes."""
+        return super().compute() if _has_all_classes(self) else torch.tensor(torch.nan, device=self.device)
+
+
+class MeanAveragePrecision(MulticlassAveragePrecision):
+    """Average precision of each class against the others, the mean over the classes; NaN where a class has no image.
+
+    torchmetrics leaves such a class out.
+    """
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The mean over the classes."""
+        return super().compute() if _has_all_classes(self) else torch.tensor(torch.nan, device=self.device)
+
+
+def _has_all_classes(metric: MulticlassAUROC | MulticlassAveragePrecision) -> bool:
+    labels = dim_zero_cat(metric.target) if len(metric.target) else torch.empty(0, dtype=torch.long)
+    return bool(torch.bincount(labels, minlength=metric.num_classes).min() > 0)
 
 
 def reset(metric: Metric | MetricCollection) -> None:

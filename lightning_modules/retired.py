@@ -23,21 +23,28 @@ def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[st
     return class_path, {key: value for key, value in arguments.items() if key not in SEMI_SUPERVISED}
 
 
-def renewed_config(text: str) -> str:
-    """A configuration as this version has it: itself, to the letter, if nothing in it is of an earlier one.
+def renewed_config(config: Any) -> Any:
+    """A configuration as this version has it: itself, if nothing in it is of an earlier one.
 
     Args:
-        text: The configuration, as YAML.
+        config: What a `config.yaml` holds.
     """
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("init_args"), dict):
+        return config
+    class_path, arguments = renewed(str(model.get("class_path")), model["init_args"])
+    if arguments == model["init_args"] and class_path == model.get("class_path"):
+        return config
+    return config | {"model": model | {"class_path": class_path, "init_args": arguments}}
+
+
+def renewed_text(text: str) -> str:
+    """The same for YAML, which stays as it is to the letter if nothing in it is of an earlier version."""
     if "vat:" not in text:
         return text
     try:
         config = yaml.safe_load(text)
-        model = config["model"]
-        class_path, arguments = renewed(model["class_path"], model["init_args"])
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except yaml.YAMLError:
         return text  # the parser says what is wrong with it
-    if (class_path, arguments) == (model["class_path"], model["init_args"]):
-        return text
-    config["model"] = model | {"class_path": class_path, "init_args": arguments}
-    return yaml.safe_dump(config, sort_keys=False)
+    new = renewed_config(config)
+    return text if new is config else yaml.safe_dump(new, sort_keys=False)

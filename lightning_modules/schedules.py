@@ -6,6 +6,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from checks import check_range
+
 
 class OneCycle(LRScheduler):
     """The 1cycle schedule over the whole training, stepped once per batch (Smith and Topin 2018, arXiv 1708.07120).
@@ -28,6 +30,8 @@ class OneCycle(LRScheduler):
             div_factor: The first learning rate is the peak divided by this.
             final_div_factor: The last learning rate is the first divided by this.
         """
+        check_range("OneCycle", "(0, 1)", pct_start=pct_start)
+        check_range("OneCycle", "(0, inf)", div_factor=div_factor, final_div_factor=final_div_factor)
         self.pct_start = pct_start
         self.start = 1 / div_factor
         self.end = self.start / final_div_factor

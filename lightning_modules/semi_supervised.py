@@ -6,6 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
+from checks import check_range
+
 from .base import Batch, Split, StepOutput
 from .checkpoints import load_part
 from .classifier import Classifier, mean_prediction
@@ -40,6 +42,7 @@ class SemiSupervisedClassifier(Classifier):
             kwargs: Classes, label smoothing, how the encoder starts and what trains, see `Classifier`.
         """
         super().__init__(encoder, head, **kwargs)
+        check_range("model", "[0, inf)", reconstruction_weight=reconstruction_weight)
         if self.cache_codes:
             raise ValueError("model.vat moves the images in every step: set model.cache_codes false")
         self.vat = vat

@@ -1,5 +1,6 @@
 """Whether the parts of a model fit the images and one another, asked before any image is there."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,48 +28,46 @@ def check_shapes(model: "EncoderModule", image: tuple[int, ...]) -> None:
         ValueError: A part does not take what the one before it gives; both are named.
     """
     with in_evaluation(model), torch.random.fork_rng(devices=[]):  # a batch norm would learn from the images
-        misfit = _misfit(model, image, torch.device("meta"))
-        if misfit is not None:  # or a network that cannot do without arithmetic
-            misfit = _misfit(model, image, model.device)
-    if misfit is not None:
-        raise ValueError(f"{misfit}: make the two agree")
+        with suppress(ValueError):  # which a network that cannot do without arithmetic may cause too
+            _send(model, image, torch.device("meta"))
+            return
+        _send(model, image, model.device)
 
 
-def _misfit(model: "EncoderModule", image: tuple[int, ...], device: torch.device) -> str | None:
-    """What is wrong, in words."""
+def _send(model: "EncoderModule", image: tuple[int, ...], device: torch.device) -> None:
     images = torch.zeros(2, *image, device=device).to(model.dtype)
     encoder = _describe(model, "encoder")
-    try:
-        code = _call(model.encoder, images)
-    except Exception as error:  # whatever a network may raise
-        return f"{encoder} does not take the data's images {image} ({_first_line(error)})"
+    code = _call(model.encoder, images, f"{encoder} does not take the data's images {image}")
     if not isinstance(code, Tensor):
-        return None
+        return
     given, length = tuple(code.shape[1:]), getattr(model, "latent_dim", None)
     if length is not None and given != (length,):
-        return f"{encoder} gives codes {given} for model.latent_dim={length}"
+        raise ValueError(f"{encoder} gives codes {given} for model.latent_dim={length}: make the two agree")
     for name in ("decoder", "auxiliary_decoder", "head"):
         part = getattr(model, name, None)
         if not isinstance(part, nn.Module) or isinstance(part, nn.Identity):
             continue
         described = _describe(model, name)
-        try:
-            output = _call(part, code)
-        except Exception as error:
-            return f"{described} does not take the codes {given} of {encoder} ({_first_line(error)})"
-        classes = getattr(model, "num_classes", None)
-        if name == "head" and output.shape[1:] != (classes,):
-            return f"{described} gives {tuple(output.shape[1:])} for model.num_classes={classes}"
-        if name != "head" and output.shape[1:2] != images.shape[1:2]:
-            return f"{described} gives images {tuple(output.shape[1:])}, of other channels than the data's {image}"
-    return None
+        output = _call(part, code, f"{described} does not take the codes {given} of {encoder}")
+        if not isinstance(output, Tensor):
+            continue
+        shape, classes = tuple(output.shape[1:]), getattr(model, "num_classes", None)
+        if name == "head" and shape != (classes,):
+            raise ValueError(f"{described} gives {shape} for model.num_classes={classes}: make the two agree")
+        if name != "head" and shape[:1] != image[:1]:
+            raise ValueError(f"{described} gives images {shape}, of other channels than the data's {image}")
 
 
-def _call(part: nn.Module, inputs: Tensor) -> Any:
-    if inputs.device.type != "meta":
-        return part(inputs)
-    state = {**dict(part.named_parameters()), **dict(part.named_buffers())}
-    return functional_call(part, {name: value.to("meta") for name, value in state.items()}, (inputs,))
+def _call(part: nn.Module, inputs: Tensor, misfit: str) -> Any:
+    """What a part makes of its inputs; on the meta device with weights there, and else as it is."""
+    try:
+        if not inputs.is_meta:
+            return part(inputs)
+        state = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+        return functional_call(part, {name: value.to("meta") for name, value in state.items()}, (inputs,))
+    except Exception as error:  # whatever a network may raise
+        reason = str(error).strip().split("\n")[0][:160]
+        raise ValueError(f"{misfit} ({reason}): make the two agree") from error
 
 
 def _describe(model: "EncoderModule", name: str) -> str:
@@ -77,7 +76,3 @@ def _describe(model: "EncoderModule", name: str) -> str:
     arguments = stored.get("init_args", {}) if isinstance(stored, dict) else {}
     sizes = [f"{key}={arguments[key]}" for key in SIZES if arguments.get(key) is not None]
     return f"model.{name} ({', '.join([type(getattr(model, name)).__name__, *sizes])})"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:160]

@@ -4,8 +4,11 @@ import math
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
+
+from checks import check_range
 
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split, StepOutput
@@ -56,7 +59,8 @@ class VAE(EncoderModule):
             learn_variance: Learn the variance, starting from `variance` (Rybkin et al. 2021, arXiv 2006.13202).
             beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
             warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
-            cycle_epochs: Let the weight rise anew every so many epochs (Fu et al. 2019, arXiv 1903.10145); 0 for once.
+            cycle_epochs: Let the weight rise anew every so many epochs, of which the last always has the full weight
+                (Fu et al. 2019, arXiv 1903.10145); 0 for once.
             free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
                 (Kingma et al. 2016, arXiv 1606.04934).
             num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
@@ -76,11 +80,14 @@ class VAE(EncoderModule):
             raise ValueError(
                 "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
             )
-        if num_samples < 1 or variance <= 0:
-            raise ValueError(f"model.num_samples={num_samples} must be at least 1, model.variance={variance} above 0")
-        if cycle_epochs and not 0 < warmup_epochs <= cycle_epochs:
+        check_range("model", "[1, inf)", latent_dim=latent_dim, num_samples=num_samples)
+        check_range("model", "(0, inf)", variance=variance)
+        check_range("model", "[0, inf)", beta=beta, free_bits=free_bits, num_importance_samples=num_importance_samples)
+        check_range("model", "[0, inf)", warmup_epochs=warmup_epochs, cycle_epochs=cycle_epochs)
+        if cycle_epochs and not (0 < warmup_epochs <= cycle_epochs and cycle_epochs > 1):
             raise ValueError(
-                f"model.cycle_epochs={cycle_epochs} needs model.warmup_epochs from 1 to as many, not {warmup_epochs}"
+                f"model.cycle_epochs={cycle_epochs} must be at least 2 and needs model.warmup_epochs from 1 to as many,"
+                f" not {warmup_epochs}"
             )
         if learn_variance and likelihood != "gaussian":
             raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
@@ -106,6 +113,16 @@ class VAE(EncoderModule):
         if num_importance_samples:
             self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
 
+    def on_fit_start(self) -> None:
+        """Says so where the training is too short for the warm-up."""
+        super().on_fit_start()
+        epochs = self.trainer.max_epochs or -1
+        if not self.cycle_epochs and 0 < epochs <= self.warmup_epochs:
+            rank_zero_warn(
+                f"model.warmup_epochs={self.warmup_epochs} is not over after trainer.max_epochs={epochs}: the KL"
+                " divergence never has its full weight"
+            )
+
     def forward(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
         return self.reconstruct(images)
@@ -126,8 +143,10 @@ class VAE(EncoderModule):
     def kl_weight(self) -> float:
         """The weight of the KL divergence in this epoch: it warms up in training, and is `beta` in evaluation."""
         if self.training and self.warmup_epochs:
-            epoch = self.current_epoch % self.cycle_epochs if self.cycle_epochs else self.current_epoch
-            return self.beta * min(1.0, epoch / self.warmup_epochs)
+            epoch, rise = self.current_epoch, self.warmup_epochs
+            if self.cycle_epochs:
+                epoch, rise = epoch % self.cycle_epochs, min(rise, self.cycle_epochs - 1)
+            return self.beta * min(1.0, epoch / rise)
         return self.beta
 
     def log_likelihood(self, images: Tensor, num_samples: int) -> Tensor:

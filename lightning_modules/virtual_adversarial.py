@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from checks import check_range
+
 from .precision import full
 
 
@@ -28,8 +30,8 @@ class VirtualAdversarialTraining(nn.Module):
             probe: How far it is moved to find the direction, in the same norm.
         """
         super().__init__()
-        if min(epsilon, probe) <= 0:
-            raise ValueError(f"epsilon={epsilon} and probe={probe} are lengths: give positive numbers")
+        check_range("vat", "(0, inf)", epsilon=epsilon, probe=probe)
+        check_range("vat", "[0, inf)", weight=weight, entropy_weight=entropy_weight)
         self.epsilon = epsilon
         self.weight = weight
         self.entropy_weight = entropy_weight

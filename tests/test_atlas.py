@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,10 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from atlas import CONFIG, decoder_for, mean_of
+from atlas import CONFIG, _noted, decoder_for, mean_of
 from lightning_modules.networks import inverters
 from main import main
+from runs import claimed
 
 LAYERS = ["features.2", "features.12"]
 
@@ -73,6 +76,18 @@ def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monke
     assert rows[LAYERS[1]]["minutes"] == ""  # of two sessions, of which one is not known
 
 
+def test_a_layer_of_another_process_is_left_to_it(
+    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    for there in ([LAYERS[1]], LAYERS):
+        with claimed(tmp_path / LAYERS[0]) if there != LAYERS else nullcontext():
+            atlas(tiny_imagenet, tmp_path)
+        with (tmp_path / "atlas.csv").open() as file:
+            assert [row["layer"] for row in csv.DictReader(file)] == ["mean image", *there]
+    assert f"{LAYERS[0]}: process {os.getpid()} on " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flag", ["--width=0.05", "--weights=other.pth", "--data.split_seed=1", "--model.optimizer.lr=0.1"]
 )
@@ -120,3 +135,10 @@ def test_the_mean_image_is_that_of_all_images_at_once() -> None:
     mean = mean_of(images)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"minutes": "many"}', "{", "[" * 2000, ""])
+def test_a_damaged_file_of_a_layer_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "done.json").write_text(text)
+    with pytest.raises(ValueError, match=r"done\.json (is damaged: it has no minutes; remove it|cannot be read)"):
+        _noted(tmp_path / "done.json", "minutes", int | float)

@@ -19,28 +19,12 @@ def submit(folder: Path, *args: str, **variables: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_job_starts_resumes_and_starts_anew(tmp_path: Path) -> None:
-    given = ["--config", "a b.yaml"]
-    run_dir = tmp_path / "runs/slurm/7"
-    start = [
-        "preimage",
-        "fit",
-        *given,
-        "--run_dir",
-        "runs/slurm/7",
-        "--trainer.num_nodes",
-        "2",
-        "--trainer.devices",
-        "4",
+def test_a_job_goes_on_with_its_own_run_after_a_requeue(tmp_path: Path) -> None:
+    expected = ["preimage", "fit", "--config", "a b.yaml", "--run_dir", "runs/slurm/7", "--ckpt_path", "auto"]
+    assert submit(tmp_path, "--config", "a b.yaml") == [
+        *expected,
+        *["--trainer.num_nodes", "2", "--trainer.devices", "4"],
     ]
-    assert submit(tmp_path, *given) == start
-    (run_dir / "checkpoints").mkdir(parents=True)
-    (run_dir / "checkpoints/last.ckpt").touch()
-    assert submit(tmp_path, *given) == [*start, "--ckpt_path", "runs/slurm/7/checkpoints/last.ckpt"]
-    (run_dir / "checkpoints/last.ckpt").unlink()
-    assert submit(tmp_path, *given) == start
-    assert not run_dir.exists()
-    assert len(list(run_dir.parent.glob("7.*/checkpoints"))) == 1
 
 
 def test_each_task_of_an_array_has_its_run_and_its_seed(tmp_path: Path) -> None:

@@ -134,6 +134,43 @@ def test_started_processes_make_one_run_on_one_machine_and_on_two(run: Run, odd_
         assert two == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.slow  # each needs two processes, with all their imports
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_processes_that_are_started_together_agree_on_their_run(tmp_path: Path, launcher: str) -> None:
+    flags = [*QUICK, "--trainer.strategy=ddp", f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks=null"]
+
+    def start(*more: str) -> list[tuple[int, str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        processes = []
+        for rank in ("0", "1"):
+            if launcher == "torchrun":
+                command = ["bash", str(ROOT / "cluster/torchrun.sh"), "fit", *flags, *more]
+                variables = {"NNODES": "2", "NODE_RANK": rank, "NPROC": "1", "MASTER_PORT": port}
+            else:
+                command = [sys.executable, str(ROOT / "main.py"), "fit", *flags, *more, "--trainer.devices=2"]
+                slurm = {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}
+                slurm |= {"NODELIST": "127.0.0.1", "NODEID": "0", "STEP_ID": "0", "PROCID": rank, "LOCALID": rank}
+                variables = {f"SLURM_{key}": value for key, value in slurm.items()} | {"MASTER_PORT": port}
+            environment = os.environ | variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            processes.append(subprocess.Popen(command, env=environment, **pipes))
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+    runs = tmp_path / "quickstart"
+    for more, names in (([], ["version_0"]), ([], ["version_0", "version_1"]), (["--ckpt_path=auto"], [])):
+        found = start(*more)
+        assert [code for code, _ in found] == [0, 0], found
+        assert sorted(path.name for path in runs.iterdir()) == (names or ["version_0", "version_1"])
+    assert "is finished after 1 epochs" in found[0][1]
+    assert not list(runs.glob("*/.lock"))
+    for code, output in start("--ckpt_path=last", "--data.batch_size=16"):
+        assert code == 1
+        assert "data.batch_size=32, not 16" in output
+
+
 class OneBadImage(Callback):
     """Gives one of the processes an image that is no number."""
 

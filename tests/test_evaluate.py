@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from evaluation import runs
 from evaluation.generation import _Given
 from evaluation.runs import find_run, load_data, load_model
 from main import main
+from runs import claimed
 from tests.conftest import QUICK, Run
 
 KEYS = {"version", "name", "model", "data", "seed", "git_commit", "reconstruction", "generation", "reading"}
@@ -70,6 +72,14 @@ def codes(folder: Path, data: InMemoryDataModule, split: str) -> tuple[Any, Any]
     part = getattr(data, f"{split}_set")
     with torch.no_grad():
         return load_model(find_run(folder)).encoder(part.images / 255).numpy(), part.labels.numpy()
+
+
+def test_a_run_that_another_process_measures_is_left_to_it(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fit("run")
+    with claimed(folder / "evaluation.json"):
+        main(["evaluate", "--ckpt_path", str(folder)])
+    assert f"{folder}: process {os.getpid()} on " in capsys.readouterr().out
+    assert not (folder / "evaluation.json").exists()
 
 
 def test_figures_are_those_of_torchmetrics_and_scikit_learn(fit: Fit) -> None:
@@ -251,6 +261,8 @@ def test_bad_input_ends_in_one_line(
     shutil.copy(folder / "config.yaml", tmp_path / "untrained")
     odd = shutil.copytree(folder, tmp_path / "odd")
     (odd / "config.yaml").write_text("name: odd\n")
+    deep = shutil.copytree(folder, tmp_path / "deep")
+    (deep / "config.yaml").write_text("[" * 2000)
     mixed = shutil.copytree(folder, tmp_path / "mixed")
     shutil.copy(other / "checkpoints/best.ckpt", mixed / "checkpoints/best.ckpt")
     monkeypatch.setattr(sys, "argv", ["preimage"])
@@ -259,6 +271,7 @@ def test_bad_input_ends_in_one_line(
         ([tmp_path / "empty"], "is no run directory: it has no config.yaml"),
         ([tmp_path / "untrained"], "train the run first"),
         ([odd], "does not say what model and data the run has"),
+        ([deep], "config.yaml cannot be read: it is nested too deep"),
         ([mixed], "config.yaml: the checkpoint is of another model: its encoder"),
         ([folder, "--data.root=nowhere"], "mnist is not complete"),
         ([folder, "--data.roof=nowhere"], "roof"),
@@ -269,10 +282,11 @@ def test_bad_input_ends_in_one_line(
         assert stop.value.code == 1
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert words in line and len(line) < 500
-    (folder / "evaluation.json").write_text('{"checkpoint": ')
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--ckpt_path", str(folder)])
-    assert f"{folder / 'evaluation.json'} cannot be read" in capsys.readouterr().err
+    for text, words in (('{"checkpoint": ', "cannot be read"), ("[]", "is no evaluation"), ('{"options": 3}', "is no")):
+        (folder / "evaluation.json").write_text(text)
+        with pytest.raises(SystemExit):
+            main(["evaluate", "--ckpt_path", str(folder)])
+        assert f"{folder / 'evaluation.json'} {words}" in capsys.readouterr().err
     (folder / "evaluation.json").unlink()
     for args, words in (([folder, "--overwritee"], "--overwritee"), ([folder, "--images=1"], "--images must be")):
         with pytest.raises(SystemExit) as stop:
@@ -280,6 +294,23 @@ def test_bad_input_ends_in_one_line(
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
     assert not list(tmp_path.rglob("evaluation.json"))
+
+
+def test_a_run_that_cannot_be_measured_is_named_after_the_table_of_the_others(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fit("run")
+    bad = shutil.copytree(folder, tmp_path / "bad")
+    (bad / "checkpoints/best.ckpt").write_text("no checkpoint")
+    monkeypatch.setattr(sys, "argv", ["preimage"])
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--ckpt_path", str(bad), str(folder), "--labels_per_class", "1"])
+    assert stop.value.code == 1
+    out, err = capsys.readouterr()
+    assert str(folder) in out
+    assert (folder / "evaluation.json").is_file()
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert f"{bad / 'checkpoints/best.ckpt'} is truncated or no checkpoint" in line
 
 
 def test_no_name_breaks_the_table() -> None:

@@ -1,4 +1,5 @@
 import csv
+import os
 import sys
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from datamodules import MNISTDataModule
-from label_efficiency import Point, encode, read, write
+from label_efficiency import COLUMNS, Point, add, encode, read, write
 from lightning_modules import Autoencoder
 from main import main
 from reporting.runs import read_findings
+from runs import claimed
 from tests.conftest import ROOT, Run
 
 Table = list[dict[str, str]]
@@ -78,6 +80,20 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
         assert words in capsys.readouterr().err
 
 
+def test_a_point_of_another_process_is_left_to_it(
+    idx_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "curve"
+    flags = ["--labels", "20", "50", "--seeds=1", "--methods", "knn"]
+    with claimed(out / "mnist_20_knn_0"):
+        rows = label_efficiency(idx_root, checkpoint, out, *flags)
+        assert [row["labels"] for row in rows] == ["50"]
+        assert f"mnist, 20 labels, knn, seed 0: process {os.getpid()} on " in capsys.readouterr().out
+    assert add(out / "label_efficiency.csv", Point("mnist", 10, "mlp", 0), 0.5)  # as by another process
+    rows = label_efficiency(idx_root, checkpoint, out, *flags)
+    assert [row["labels"] for row in rows] == ["10", "20", "50"]
+
+
 def test_a_linear_reader_sees_the_labels_of_its_seed_alone(idx_root: Path, checkpoint: Path, tmp_path: Path) -> None:
     flags = ["--methods", "linear", "--labels", "50", "--seeds=2"]
     rows = label_efficiency(idx_root, checkpoint, tmp_path / "curve", *flags)
@@ -131,3 +147,11 @@ def test_wrong_arguments_end_in_one_line(
     assert stop.value.code == code
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in error for word in words)
+
+
+@pytest.mark.parametrize("row", ["mnist,many,linear,0,0.5", "mnist,10,linear,0,", "mnist", "mnist,10,linear,0,\x00"])
+def test_a_damaged_table_is_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "label_efficiency.csv"
+    path.write_text(f"{','.join(COLUMNS)}\n{row}\n")
+    with pytest.raises(ValueError, match=r"label_efficiency\.csv cannot be read .*: mend the line, or remove the file"):
+        read(path)

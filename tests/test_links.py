@@ -14,6 +14,11 @@ from torch import nn
 class Encoder(nn.Sequential):
     def __init__(self, image_size: int = 5, in_channels: int = 5, latent_dim: int = 5, width: int = 3):
         super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, latent_dim))
+class Arithmetic(Encoder):
+    def forward(self, images):
+        if images.sum().item() < 0 or not images.numpy().size:
+            raise ValueError("never")
+        return super().forward(images)
 class Fixed(Encoder):
     latent_dim = 6
     def __init__(self):
@@ -64,7 +69,8 @@ CASES: list[tuple[list[str], dict[str, Any]]] = [
         [config("mnist/classifier_100_semi"), "--model.encoder.latent_dim=8", "--model.auxiliary_decoder=MNISTDecoder"],
         {"model.head.in_features": 8, "model.auxiliary_decoder.latent_dim": 8},
     ),
-    ([config("mnist/classifier_100_frozen"), "--model.num_classes=5"], dict.fromkeys(CLASSES, 5)),
+    ([config("mnist/classifier_100_frozen")], dict.fromkeys(CLASSES, 10)),
+    ([config("butterflies/latent_classifier"), "--model.head.num_classes=5"], dict.fromkeys(CLASSES, 5)),
     ([config("butterflies/finetune")], dict.fromkeys(CLASSES, 75) | {"model.head.in_features": 128}),
     (
         [config("butterflies/latent_classifier"), config("butterflies/linear"), "--model.num_classes=9"],
@@ -90,6 +96,10 @@ CASES: list[tuple[list[str], dict[str, Any]]] = [
     (
         [*TINY, "--data.num_classes=40"],
         dict.fromkeys(CLASSES, 40),
+    ),
+    (
+        [config("butterflies/vae"), "--model.decoder.out_channels=1"],  # said by mistake, it makes no gray images
+        {"model.decoder.out_channels": 1, "model.encoder.in_channels": 3},
     ),
     # Networks of one's own.
     (
@@ -140,6 +150,17 @@ def test_the_config_of_a_run_holds_what_was_used_and_serves_again(run: Run) -> N
     written = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
     assert [written[name]["init_args"]["latent_dim"] for name in ("encoder", "decoder")] == [5, 5]
     run("test", "--config", folder / "config.yaml", "--ckpt_path", folder / "checkpoints/last.ckpt")
+
+
+def test_a_network_that_cannot_do_without_arithmetic_is_tried_with_it(
+    run: Run, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = [*QUICK, "--model.encoder=own_networks.Arithmetic", "--trainer.fast_dev_run=true"]
+    run("fit", *flags)
+    line = fails("fit", *flags, "--model.encoder.image_size=5")
+    assert "model.encoder (Arithmetic, image_size=5, in_channels=1, latent_dim=12) does not take the data's" in line
 
 
 MISFITS = [

@@ -14,6 +14,19 @@ from PIL import Image
 from tests.conftest import QUICK, Fails, write_idx
 
 CONFIGS = [
+    ("[" * 2000, 2, "config.yaml cannot be read: it is nested too deep"),
+    ("trainer: &a {max_epochs: *a}\n", 2, "config.yaml cannot be read: it is nested too deep, or within itself"),
+    ("model: &m {class_path: Autoencoder, init_args: {encoder: *m}}\n", 2, "config.yaml cannot be read: it is nested"),
+    ("trainer: {max_epochs: " + "9" * 400 + "}\n", 2, "config.yaml cannot be read: int too large"),
+    ("trainer: {max_epochs: " + "9" * 5000 + "}\n", 2, "config.yaml cannot be read: Exceeds the limit"),
+    ("name: !!binary aGk=\n", 2, "config.yaml cannot be read: it holds a bytes"),
+    ("name: a\n---\nname: b\n", 2, "config.yaml cannot be read: line 2"),
+    (
+        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/x,"
+        " mode: min}}]}\n",
+        1,
+        "error: Early stopping conditioned on metric `val/x` which is not available",
+    ),
     ("model: [\n", 2, "line 2"),
     ("\tmodel: x\n", 2, "line 1"),
     ("model: *nothing\n", 2, "config.yaml"),
@@ -32,7 +45,12 @@ CONFIGS = [
     (
         "model: {init_args: {encoder: {class_path: MNISTEncoder, init_args: {latent_dim: -1}}}}\n",
         1,
-        "negative dimension -1",
+        "MNISTEncoder.latent_dim=-1 must be at least 1",
+    ),
+    (
+        "model: {init_args: {encoder: {class_path: MNISTEncoder, init_args: {latent_dim: 100000000000000}}}}\n",
+        1,
+        "a size of the model is too large for this machine",
     ),
     ("model: {init_args: {encoder: {class_path: MNISTDecoder}}}\n", 1, "does not take the data's images (1, 28, 28)"),
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adm}}}\n", 2, "torch.optim.Adm"),
@@ -101,6 +119,12 @@ FLAGS = [
     (["--model.encoder_checkpoint", "nowhere.ckpt"], 1, "nowhere.ckpt"),
     (["--run_dir", "text.ckpt"], 1, "text.ckpt"),
 ]
+
+
+@pytest.mark.parametrize("text", ["name: café".encode("latin-1"), "name: a".encode("utf-16"), bytes(range(256))])
+def test_a_config_that_is_no_text_is_named(fails: Fails, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(text)
+    assert "config.yaml cannot be read: 'utf-8' codec" in fails("fit", "--config", tmp_path / "config.yaml", code=2)
 
 
 @pytest.mark.parametrize(("flags", "code", "culprit"), FLAGS)

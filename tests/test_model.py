@@ -48,7 +48,7 @@ def test_a_run_is_asked_in_three_lines(digits_run: Path) -> None:
     images = torch.randint(0, 256, (70, 1, 28, 28), dtype=torch.uint8)
     own = load_model(find_run(digits_run))
     with torch.no_grad():
-        codes, rebuilt = own.encode(images.float() / 255), own.reconstruct(images.float() / 255)
+        codes, rebuilt = own.encode(images.float() / 255), own(images.float() / 255)
     assert torch.allclose(model.encode(images), codes, atol=1e-6)
     assert torch.allclose(model.reconstruct(images), rebuilt, atol=1e-6)
     assert torch.allclose(model.decode(codes), rebuilt, atol=1e-6)

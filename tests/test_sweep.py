@@ -3,10 +3,12 @@
 import csv
 import json
 import math
+import multiprocessing
 import random
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from locks import locked
 from main import main
 from sweep_file import command_of, draw, grid, read_sweep
 from tests.conftest import QUICK, ROOT, wait_for
@@ -85,7 +88,7 @@ def test_a_failed_point_is_reported_and_tried_again_and_the_others_run(
         assert "point_001: failed with code 1: there is no 3" in out
         assert err.strip().startswith("error: 1 of 3 points failed")
         assert len(starts(file, 0)) == len(starts(file, 2)) == 1
-        assert len(starts(file, 1)) == 1  # begun anew each time, since it had no checkpoint
+        assert len(starts(file, 1)) == attempt
         assert out.count(": done") == (0 if attempt == 1 else 2)
     rows = table(tmp_path / "out")
     assert [row["status"] for row in rows] == ["finished", "failed", "finished"]
@@ -93,14 +96,12 @@ def test_a_failed_point_is_reported_and_tried_again_and_the_others_run(
     assert [row["val/loss"] for row in rows] == ["1.25", "", "2.25"]  # the best of each
 
 
-def test_an_interrupted_point_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_point_goes_on_by_itself_unless_the_user_says_from_what(tmp_path: Path) -> None:
     file = write(tmp_path, parameters={"x": {"values": [1, 2]}})
-    last = tmp_path / "out/point_001/checkpoints/last.ckpt"
-    last.parent.mkdir(parents=True)
-    last.write_text("")
-    sweep(file)
-    assert starts(file, 0)[0].startswith("0 ")
-    assert starts(file, 1)[0].startswith(str(last))
+    sweep(file, "--index", 0)
+    sweep(file, "--index", 1, "--ckpt_path", "mine.ckpt")
+    assert starts(file, 0)[0].startswith("auto ")
+    assert starts(file, 1)[0].startswith("mine.ckpt ")
 
 
 def test_an_index_runs_one_point_by_flag_or_by_slurm(
@@ -111,6 +112,41 @@ def test_an_index_runs_one_point_by_flag_or_by_slurm(
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     assert [row["status"] for row in sweep(file)] == ["to do", "finished", "finished"]
     assert "error: --index 3: the sweep has the points 0 to 2" in refused(file, capsys, "--index", 3)
+
+
+DAMAGED = ["[]", "3", "{", "", "9" * 400, "\x00", '{"status": "finished", "minutes": "many"}', "[" * 2000]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_point_is_run_again_and_the_others_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2]}})
+    sweep(file)
+    (tmp_path / "out/point_001/point.json").write_text(text)
+    (tmp_path / "out/point_000/metrics.csv").write_text("step,val/loss\n0,\x00\n")
+    capsys.readouterr()
+    rows = sweep(file)
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert [row["val/loss"] for row in rows] == ["", "2.25"]
+    assert "out/point_000/metrics.csv cannot be read" in capsys.readouterr().out
+    assert len(starts(file, 0)) == 1
+
+
+@pytest.mark.parametrize("text", [*DAMAGED, '{"seed": 0, "points": {}}', '{"seed": "a", "points": [{}]}'])
+def test_a_damaged_record_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1]}})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sweep.json").write_text(text)
+    assert "out/sweep.json " in refused(file, capsys)
+    assert (tmp_path / "out/sweep.json").read_text() == text
+
+
+def test_a_metric_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    file = write(tmp_path, parameters={"x": {"value": 1}})
+    sweep(file)
+    (tmp_path / "out/point_000/metrics.csv").write_text("step,val/loss\n0,nan\n1,0.5\n2,nan\n")
+    assert [row["val/loss"] for row in sweep(file)] == ["0.5"]
 
 
 def test_jobs_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +194,41 @@ def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> No
     assert err.strip().endswith("interrupted: the same command goes on")
     assert "KeyboardInterrupt" in (tmp_path / "out/point_000.log").read_text()
     assert [row["status"] for row in table(tmp_path / "out")] == ["interrupted", "to do"]
+
+
+def fork(file: Path) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=sweep, args=(file,))
+    process.start()
+    return process
+
+
+def test_two_sweeps_at_the_same_moment_share_the_points(tmp_path: Path) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2, 4]}, "seconds": {"value": 0.5}})
+    processes = [fork(file) for _ in range(2)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    assert [len(starts(file, index)) for index in range(3)] == [1, 1, 1]
+    assert [row["status"] for row in sweep(file)] == ["finished"] * 3
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_killed_sweep_leaves_its_point_to_its_child(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 2}})
+    process = fork(file)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out/point_000/starts").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.join(60)
+    assert [row["status"] for row in sweep(file)] == ["running", "finished"]
+    out = capsys.readouterr().out
+    assert f"point_000: process {process.pid} on " in out
+    assert "1 of 2 points are left to other processes: point_000; the same command tables them" in out
+    with locked(tmp_path / "out/.point_000.lock", wait=60):  # till the child has ended
+        assert len(starts(file, 0)) == 1
+    assert [row["status"] for row in sweep(file)] == ["finished", "finished"]
 
 
 def test_grids_take_nested_parameters_and_ranges_of_integers(tmp_path: Path) -> None:

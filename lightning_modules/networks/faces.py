@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from checks import check_range
+
 from .sizes import scaled
 
 OutputActivation = Literal["sigmoid", "softmax", "tanh"]
@@ -27,6 +29,7 @@ class FaceEncoder(nn.Sequential):
             latent_dim: Length of the code.
             width: Factor on all channels and hidden features; 1 for the size of the system.
         """
+        check_range("FaceEncoder", "[1, inf)", latent_dim=latent_dim)
         layers: list[nn.Module] = []
         channels = 1
         for wider in (scaled(count, width) for count in (128, 256, 512, 1024)):
@@ -70,6 +73,7 @@ class FaceDecoder(nn.Sequential):
                 drawn.
             out_channels: Channels of the images.
         """
+        check_range("FaceDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels)
         activations = {"sigmoid": nn.Sigmoid(), "softmax": nn.Softmax(dim=1), "tanh": UnitTanh()}
         if output_activation not in activations:
             raise ValueError(f"output_activation must be one of {', '.join(activations)}, not {output_activation}")

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from checks import check_range
+
 from .weights import check_fit, load_weights, weights_hash
 
 #: Short names of layers, by network: after the ReLU and, where there is one, the max-pool; fc8 has neither.
@@ -71,6 +73,7 @@ class FrozenFeatures(nn.Module):
             seed: Seed of random weights.
         """
         super().__init__()
+        check_range("FrozenFeatures", "[1, inf)", image_size=image_size)
         self.network_name = _name(network)
         self.layer = layer
         self.weights = weights

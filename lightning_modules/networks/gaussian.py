@@ -4,6 +4,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from checks import check_range
+
 from ..precision import full
 from .decoder import SigmoidDecoder
 from .mnist import MNISTEncoder
@@ -26,6 +28,7 @@ class GaussianEncoder(nn.Module):
             latent_dim: Length of the code.
         """
         super().__init__()
+        check_range(type(self).__name__, "[1, inf)", latent_dim=latent_dim)
         self.trunk = trunk
         self.mean = nn.Linear(features, latent_dim)
         self.log_variance = nn.Linear(features, latent_dim)
@@ -68,6 +71,7 @@ class ConvGaussianEncoder(GaussianEncoder):
             in_channels: Channels of the images.
             width: Channels after the first convolution; each later one doubles them.
         """
+        check_range("ConvGaussianEncoder", "[1, inf)", in_channels=in_channels, width=width)
         layers: list[nn.Module] = []
         for channels in (width * 2**i for i in range(5)):
             layers += [
@@ -104,6 +108,7 @@ class ConvDecoder(SigmoidDecoder):
             norm: Normalisation of each stage but the last: `batch`, or the original's `instance`, which loses global
                 contrast.
         """
+        check_range("ConvDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels, width=width)
         norms: dict[str, type[nn.Module]] = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
         size, channels = halved(image_size, 5), width * 16
         layers = [nn.Linear(latent_dim, channels * size * size), nn.Unflatten(1, (channels, size, size))]

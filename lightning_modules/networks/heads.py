@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from checks import check_range
+
 
 class MLPHead(nn.Sequential):
     """Linear layers with a ReLU, and perhaps dropout, after all but the last; 1,482 parameters for 12 -> 64 -> 10.
@@ -30,6 +32,8 @@ class MLPHead(nn.Sequential):
         shares = [dropout] * len(widths) if isinstance(dropout, float | int) else list(dropout)
         if len(shares) != len(widths):
             raise ValueError(f"head.dropout has {len(shares)} values for {len(widths)} hidden layers")
+        check_range("MLPHead", "[1, inf)", in_features=in_features, hidden_features=widths, num_classes=num_classes)
+        check_range("MLPHead", "[0, 1]", dropout=shares)
         layers: list[nn.Module] = []
         for width, share in zip(widths, shares, strict=True):
             layers += [nn.Linear(in_features, width), nn.ReLU(), *([nn.Dropout(share)] if share else [])]

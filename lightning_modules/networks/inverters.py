@@ -4,6 +4,8 @@ import math
 
 from torch import nn
 
+from checks import check_range
+
 from .sizes import scaled
 
 SLOPE = 0.2
@@ -32,6 +34,7 @@ class ConvInverter(nn.Sequential):
             width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
             out_channels: Channels of the images.
         """
+        check_range("ConvInverter", "[1, inf)", in_channels=in_channels, in_size=in_size, out_channels=out_channels)
         channels, doublings = scaled(256, width), doublings_between(in_size, image_size)
         layers: list[nn.Module] = []
         for _ in range(3):
@@ -64,6 +67,7 @@ class FullyConnectedInverter(nn.Sequential):
             width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
             out_channels: Channels of the images.
         """
+        check_range("FullyConnectedInverter", "[1, inf)", in_features=in_features, out_channels=out_channels)
         channels, doublings = scaled(256, width), doublings_between(4, image_size)
         if doublings < 1:
             raise ValueError(

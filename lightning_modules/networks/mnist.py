@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from checks import check_range
+
 from .decoder import SigmoidDecoder
 
 
@@ -17,6 +19,7 @@ class MNISTEncoder(nn.Sequential):
         Args:
             latent_dim: Length of the code.
         """
+        check_range("MNISTEncoder", "[1, inf)", latent_dim=latent_dim)
         super().__init__(
             nn.Conv2d(1, 16, 5),
             nn.ReLU(),
@@ -43,6 +46,7 @@ class MNISTDecoder(SigmoidDecoder):
         Args:
             latent_dim: Length of the code.
         """
+        check_range("MNISTDecoder", "[1, inf)", latent_dim=latent_dim)
         super().__init__(
             nn.Linear(latent_dim, 576),
             nn.Unflatten(1, (64, 3, 3)),

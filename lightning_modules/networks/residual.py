@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from checks import check_range
+
 from .decoder import SigmoidDecoder
 from .gaussian import GaussianEncoder
 from .sizes import halved
@@ -53,6 +55,8 @@ class ResidualGaussianEncoder(GaussianEncoder):
             width: Channels at half the image size; at a quarter there are twice as many.
             blocks: Residual blocks at each size.
         """
+        check_range("ResidualGaussianEncoder", "[1, inf)", in_channels=in_channels, width=width)
+        check_range("ResidualGaussianEncoder", "[0, inf)", blocks=blocks)
         size = halved(image_size, 2)
         trunk = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, stride=2, padding=1),
@@ -84,6 +88,8 @@ class ResidualDecoder(SigmoidDecoder):
             width: Channels at half the image size; at a quarter there are twice as many.
             blocks: Residual blocks at each size.
         """
+        check_range("ResidualDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels, width=width)
+        check_range("ResidualDecoder", "[0, inf)", blocks=blocks)
         size = halved(image_size, 2)
         super().__init__(
             nn.Linear(latent_dim, 2 * width * size * size),

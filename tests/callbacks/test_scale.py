@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
-from callbacks.scale import check_slurm
+from callbacks.scale import check_processes, check_slurm
 from tests.conftest import QUICK, Fails, Run
 
 
@@ -50,6 +51,12 @@ def test_fewer_processes_than_devices_are_refused(
     assert "1 processes were started for trainer.devices x trainer.num_nodes = 2 x 1" in line
     assert "--ntasks-per-node=2" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_processes_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(monkeypatch, NTASKS=2, NTASKS_PER_NODE=2, PROCID=0, STEP_ID=0)
+    with pytest.raises(ValueError, match=r"2 processes were started for .* = 1 x 1"):
+        check_processes(Trainer(accelerator="cpu", devices=1, logger=False))
 
 
 def test_a_process_that_would_wait_for_others_says_so_before(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,5 +65,5 @@ def test_a_wrong_number_of_classes_is_named(fails: Fails, butterflies: list[str]
     scratch = config("butterflies/finetune.yaml", "butterflies/scratch.yaml")
     line = fails("fit", *scratch, *butterflies, *SMALL, "--model.num_classes=70")
     assert "the data has 75 classes, model.num_classes=70" in line
-    line = fails("fit", *scratch, *butterflies, *SMALL, "--model.head.num_classes=70")
+    line = fails("fit", *scratch, *butterflies, *SMALL, "--model.head.num_classes=70", "--model.num_classes=75")
     assert "model.head (MLPHead, in_features=128, num_classes=70) gives (70,) for model.num_classes=75" in line

@@ -4,7 +4,7 @@ import pytest
 
 from datamodules.image_tree import ImageTree, Layout, find_images
 from datamodules.source import Source
-from tests.datamodules.test_source import make
+from tests.datamodules.test_source import make, zipped
 
 
 def found(tmp_path: Path, names: str, layout: Layout = "auto") -> ImageTree:
@@ -91,6 +91,15 @@ def test_what_is_chosen_is_said(tmp_path: Path, names: str, note: str) -> None:
 def test_what_may_be_taken_in_two_ways_is_refused(tmp_path: Path, names: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         found(tmp_path, names)
+
+
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_class_folder_without_images_is_said(tmp_path: Path, in_zip: bool) -> None:
+    root = make(tmp_path / "data", "a/1.jpg", "b/2.jpg", "c/3.heic", ".git/x/y", "a/deep/2.jpg")
+    (root / "d/e").mkdir(parents=True)
+    tree = find_images(Source(zipped(root) if in_zip else root))
+    assert tree.class_names == ["a", "b"]
+    assert tree.notes == ["2 folders hold no images: c, d"]
 
 
 def test_numbers_are_in_order_of_their_value(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_suffixes_of_any_case_on_disk(tmp_path: Path) -> None:
     assert labels(found(root, {"meta.csv": "file,kind\na.jpg,x\nb,y\n"})) == {"img/a.JPG": "x", "img/b.JPG": "y"}
 
 
+def test_paths_that_climb_within_the_root(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "images/a.png", "images/b.png")
+    tree = found(root, {"tables/all.csv": "file,y\n../images/a.png,1\n..\\images\\b.png,2\n"})
+    assert labels(tree) == {"images/a.png": "1", "images/b.png": "2"}
+    with pytest.raises(ValueError, match=r"all\.csv, row 3: \.\./\.\./b\.png leaves the folder"):
+        found(root, {"tables/all.csv": "file,y\n../images/a.png,1\n../../b.png,2\n"})
+
+
 def test_columns_and_table_can_be_told(root: Path, tmp_path: Path) -> None:
     text = "shot,age,kind\nImage_0.jpg,3,x\nImage_1.jpg,4,y\n"
     with pytest.raises(ValueError, match=r"labels\.csv has the columns shot, age, kind: .* --data\.layout flat"):
@@ -214,6 +222,7 @@ def test_a_row_with_a_mistake_is_named(root: Path, rows: str, message: str) -> N
         (table("filename,label"), {"table": "l.csv"}, "data.table=l.csv is neither in"),
         ("filename,label,label\nImage_0.jpg,a,b\n", {}, "filename, label, label: several may hold labels"),
         ("Image_0.jpg,a\nImage_1.jpg,b\n", {}, "has no header, its first row names Image_0.jpg"),
+        ("id,breed\nimg0,a\nimg1,b\n", {}, "has the columns id, breed: none names the images (--data.filename_column)"),
         ("a,b\n1,2\n", {"filename_column": "c"}, "has the columns a, b, and no c"),
     ],
 )

@@ -186,7 +186,7 @@ def test_classes_are_logged_once_and_saved(tree: Path, run: Run, caplog: pytest.
         (["--data.num_classes=6"], ["num_classes=6", "only 5 classes"]),
         (["--data.num_classes=0"], ["num_classes=0", "at least 1"]),
         (["--data.val_fraction=1.0"], ["val_fraction=1.0", "[0, 1)"]),
-        (["--data.image_size=0"], ["image_size", "at least 1, not 0"]),
+        (["--data.image_size=0"], ["image_size", "must be at least 1"]),
         (["--data.test_per_class=12"], ["has 12 images, too few", "test_per_class=12"]),
         (["--data.val_fraction=0.01"], ["has 12 images, too few", "val_fraction=0.01"]),
         (["--data.wnids=[n01644901]"], ["no class n01644901", "the nearest are n01644900"]),

@@ -116,3 +116,11 @@ def test_a_checkpoint_of_a_model_built_in_python_holds_plain_values(tmp_path: Pa
     )
     images = torch.rand(2, 1, 28, 28)
     assert torch.equal(loaded(images), model(images))
+
+
+def test_a_step_names_parts_that_do_not_fit_on_any_data() -> None:
+    model = Autoencoder(MNISTEncoder(5), MNISTDecoder(7))
+    with pytest.raises(
+        ValueError, match=r"model\.decoder \(MNISTDecoder\) does not take the codes \(5,\) of model\.enc"
+    ):
+        model.training_step((torch.zeros(2, 1, 28, 28), torch.zeros(2).long()), 0)

@@ -72,7 +72,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], None]:
 
 
 def having(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(checkpoint: dict[str, Any]) -> None:
+    def change(checkpoint: Any) -> None:
         *above, last = path.split("/")
         for key in above:
             checkpoint = checkpoint[int(key) if key.isdigit() else key]
@@ -113,6 +113,7 @@ CANNOT_GO_ON = [
     (having("optimizer_states", []), "its optimizer_states are empty"),
     (having("optimizer_states", [{}]), "and no param_groups"),
     (having("optimizer_states/0/state", {}), "the state of its optimizer is empty after step 3"),
+    (having("optimizer_states/0/state", 3), "the state of its optimizer is int '3'"),
     (without("lr_schedulers"), "it has no lr_schedulers"),
     (having("lr_schedulers", []), "its lr_schedulers are empty"),
 ]
@@ -136,6 +137,26 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
     assert said in line
     assert (tmp_path / "run/config.yaml").read_text() == "as it was"
     assert {file.name for file in (tmp_path / "run").iterdir()} == {"checkpoints", "config.yaml"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda checkpoint: checkpoint["optimizer_states"][0]["state"][0].update(exp_avg="x"),
+        lambda checkpoint: checkpoint["optimizer_states"][0]["param_groups"][0].update(betas=0.5),
+        lambda checkpoint: checkpoint["optimizer_states"][0]["param_groups"][0].update(params=[1]),
+        having("run_state/processes", [3]),
+    ],
+)
+def test_what_fails_before_the_first_step_is_put_down_to_the_checkpoint(
+    fails: Fails, tmp_path: Path, trained: Path, change: Callable[[Any], None]
+) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    line = fails("fit", *QUICK, "--ckpt_path", tmp_path / "last.ckpt", "--trainer.max_epochs", 2)
+    assert "unexpected" not in line
+    assert str(tmp_path / "last.ckpt") in line or "of another optimizer" in line
 
 
 def test_weights_alone_can_be_measured(run: Run, tmp_path: Path, trained: Path) -> None:

@@ -63,8 +63,8 @@ def test_class_weights_weigh_images_by_their_class(batch: tuple[Tensor, Tensor])
     assert whole.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)
     whole_numbers: Any = list(range(10))
     assert model(reconstruction="none", class_weights=whole_numbers).class_weights.tolist() == given
-    for wrong in ([1.0, 2.0], [-1.0] * 10):
-        with pytest.raises(ValueError, match=r"model\.class_weights=.* must be 10 numbers from 0 up"):
+    for wrong, message in (([1.0, 2.0], "10 numbers from 0 up"), ([-1.0] * 10, "at least 0"), ([0.0] * 10, "not all")):
+        with pytest.raises(ValueError, match=rf"model\.class_weights=.* must be .*{message}"):
             model(class_weights=wrong)
 
 
@@ -96,7 +96,7 @@ def test_balanced_weights_are_those_of_scikit_learn_and_stay_in_the_checkpoint(t
 
 def test_classes_that_are_not_the_data_s_are_named(tmp_path: Path) -> None:
     whole = ClassifierReconstructor(MNISTEncoder(2), MNISTDecoder(2))
-    with pytest.raises(ValueError, match=r"the data has 10 classes, model\.num_classes=2: set it"):
+    with pytest.raises(ValueError, match=r"the data has 10 classes, model\.num_classes=2: set model\.num_classes"):
         trainer(tmp_path).fit(whole, MNISTDataModule())
 
 
@@ -219,5 +219,5 @@ def test_predict_and_the_checkpoint_alone(run: Run, face_root: Path, tmp_path: P
 
 def test_a_code_of_another_length_is_named(face_root: Path, tmp_path: Path, fails: Fails) -> None:
     flags = [*FLAGS, "--data.root", face_root, "--data.cache_dir", tmp_path / "cache"]
-    line = fails("fit", *flags, "--model.encoder.latent_dim", 5)
-    assert "the encoder gives codes (6, 5), expected (B, 2): set model.latent_dim" in line
+    line = fails("fit", *flags, "--model.encoder.latent_dim", 5, "--model.latent_dim", 2)
+    assert "model.encoder (FaceEncoder, latent_dim=5) gives codes (5,) for model.latent_dim=2" in line

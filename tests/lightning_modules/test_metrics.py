@@ -3,6 +3,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import accuracy_score, f1_score
+from torchmetrics import MetricCollection
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from lightning_modules.metrics import (
@@ -109,3 +110,17 @@ def test_the_best_of_a_metric_is_what_the_metric_says_or_its_name() -> None:
     more += ["val/MulticlassAUROC", "val/StructuralSimilarityIndexMeasure", "epoch"]
     assert [direction(name) for name in less + more] == ["min"] * len(less) + ["max"] * len(more)
     assert direction("val/energy") is None
+
+
+@pytest.mark.parametrize("shown", [[0, 1, 3], [2], []])
+def test_what_a_split_without_a_class_says_of_all_classes_is_nan(shown: list[int]) -> None:
+    metrics = MetricCollection(probability_metrics(4))
+    if shown:
+        labels = torch.tensor(shown * 5)
+        metrics.update(preds=torch.rand(len(labels), 4).softmax(1), target=labels)
+    metrics.update(preds=torch.rand(2, 4).softmax(1), target=torch.tensor([-1, -1]))
+    values = metrics.compute()
+    assert values["auroc"].isnan() and values["average_precision"].isnan()
+    metrics.update(preds=torch.eye(4), target=torch.arange(4))
+    if len(shown) == 3:
+        assert not metrics.compute()["auroc"].isnan()

@@ -8,7 +8,7 @@ import torch
 
 from evaluation.runs import find_run, load_model
 from lightning_modules import Classifier, SemiSupervisedClassifier
-from lightning_modules.retired import renewed_config
+from lightning_modules.retired import renewed_text
 from tests.conftest import ROOT, Run
 from tests.test_cli import values, weights
 
@@ -40,4 +40,4 @@ def test_a_run_is_tested_and_goes_on(name: str, kind: type[Classifier], run: Run
 
 @pytest.mark.parametrize("text", ["model: {class_path: Classifier}\n", "vat: [", "vat:\n", "model: 3\nvat: 3\n"])
 def test_other_text_is_left_alone(text: str) -> None:
-    assert renewed_config(text) == text
+    assert renewed_text(text) == text

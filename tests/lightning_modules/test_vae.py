@@ -115,8 +115,36 @@ def test_the_kl_weight_rises_anew_in_every_cycle(tmp_path: Path) -> None:
     model.training_step = lambda *args: (seen.append(model.kl_weight()), training_step(*args))[1]  # type: ignore[method-assign,func-returns-value]
     trainer(tmp_path, max_epochs=7, limit_train_batches=1).fit(model, MNISTDataModule())
     assert seen == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0, 0.0]
-    with pytest.raises(ValueError, match=r"cycle_epochs=2 needs model\.warmup_epochs from 1 to as many, not 3"):
+    with pytest.raises(
+        ValueError, match=r"cycle_epochs=2 must be at least 2 and needs model\.warmup_epochs from 1 to as many, not 3"
+    ):
         vae(warmup_epochs=3, cycle_epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "cycle", "weights"),
+    [
+        (2, 2, [0, 1, 0, 1, 0, 1]),
+        (3, 3, [0, 0.5, 1, 0, 0.5, 1]),
+        (1, 2, [0, 1, 0, 1, 0, 1]),
+        (1, 3, [0, 1, 1, 0, 1, 1]),
+        (1, 0, [0, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_every_cycle_reaches_the_full_weight(
+    warmup: int, cycle: int, weights: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = vae(beta=4.0, warmup_epochs=warmup, cycle_epochs=cycle)
+    found = []
+    for epoch in range(6):
+        monkeypatch.setattr(VAE, "current_epoch", epoch)
+        found.append(model.kl_weight() / 4)
+    assert found == weights
+
+
+def test_a_training_that_ends_in_its_warm_up_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"model\.warmup_epochs=2 is not over after trainer\.max_epochs=2"):
+        trainer(tmp_path, max_epochs=2, limit_train_batches=1).fit(vae(warmup_epochs=2), MNISTDataModule())
 
 
 def test_a_learned_variance_becomes_the_mean_squared_error(tmp_path: Path) -> None:
@@ -192,11 +220,13 @@ def test_parts_that_do_not_fit_are_named() -> None:
         VAE(MNISTGaussianEncoder(4), nn.Sequential(nn.Linear(4, 784), nn.Tanh()), latent_dim=4)
     with pytest.raises(ValueError, match="importance_weighted has no beta"):
         vae(beta=2.0, importance_weighted=True)
-    with pytest.raises(ValueError, match=r"cycle_epochs=4 needs model\.warmup_epochs from 1 to as many, not 0"):
+    with pytest.raises(
+        ValueError, match=r"cycle_epochs=4 must be at least 2 and needs model\.warmup_epochs from 1 to as many, not 0"
+    ):
         vae(cycle_epochs=4)
     with pytest.raises(ValueError, match="num_samples=0 must be at least 1"):
         vae(num_samples=0)
-    with pytest.raises(ValueError, match=r"variance=0\.0 above 0"):
+    with pytest.raises(ValueError, match=r"variance=0\.0 must be above 0"):
         vae(variance=0.0)
 
 

@@ -5,10 +5,12 @@ import difflib
 import errno
 import re
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal, NoReturn
 
+import torch
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -87,6 +89,11 @@ class OneLineErrorParser(LightningArgumentParser):
         for action in self._actions:
             if action.dest in added and hasattr(action, "_typehint"):
                 action._typehint = exact_numbers(action._typehint)
+                # Defaults that config.yaml could not hold.
+                if isinstance(action.default, torch.device):
+                    action.default = str(action.default)
+                elif isinstance(action.default, Enum) and action._typehint is str:
+                    action.default = action.default.value
                 if action.dest.split(".")[-1] == "mode" and issubclass(theclass, FOLLOWERS):
                     action._typehint = Literal["min", "max"] | None
                     action.default = None
@@ -117,7 +124,7 @@ class OneLineErrorParser(LightningArgumentParser):
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
     text = condense(str(error)) if "Does not validate" in str(error) else " ".join(str(error).split())
-    text = re.sub(r"(Install it by running `[^`]*`)\. Not a valid subclass of \w+", r"\1", text)
+    text = re.sub(r"\.? Not a valid subclass of \w+", "", text)  # said of every class that could not be made
     text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -81,6 +81,7 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
         rank_zero_info("trainer.barebones: no metrics, checkpoints, pictures, config.yaml, checks or progress bar")
         ours = []
         options |= dict.fromkeys(BAREBONES) | {"logger": False, "detect_anomaly": False}
+        unwanted.append(EarlyStopping)
     if barebones or options["enable_checkpointing"] is False:
         unwanted.append(Checkpoint)
     if barebones or options["enable_progress_bar"] is False:

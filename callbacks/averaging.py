@@ -1,6 +1,8 @@
 """Averages of weights over the steps of a training: what is averaged is what is validated, kept and tested."""
 
 import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -8,8 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 
 class AveragedWeights(WeightAveraging):
@@ -24,7 +27,9 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes the arguments of the callback whose place it takes."""
         super().__init__(*args, **kwargs)
-        self._in_place = False  # whether the module holds the average
+        if self._kwargs.get("avg_fn") is None:
+            self._kwargs = {"multi_avg_fn": partial(_average, get_swa_multi_avg_fn())}
+        self._aside: list[Tensor] | None = None  # the weights themselves, while the module holds the average
         self._outdated = False  # whether the statistics are those of another average
 
     @property
@@ -62,26 +67,29 @@ class AveragedWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the average validated, if there is one."""
         if trainer.state.fn == "fit" and self.averages:
-            self._renew(trainer, pl_module)
-            self._swap_models(pl_module)
+            self._put_in_place(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Does nothing: other callbacks still draw and measure by the average."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on with the weights themselves."""
-        if trainer.state.fn == "fit" and self._in_place:
-            self._swap_models(pl_module)
+        if trainer.state.fn == "fit" and self._aside is not None:
+            for (_, ours), weight in zip(_tensors(pl_module), self._aside, strict=True):
+                ours.copy_(weight)
+            self._aside = None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the average in the module."""
         if self.averages:
-            self._renew(trainer, pl_module)
-            self._swap_models(pl_module)
+            self._put_in_place(trainer, pl_module)
 
-    def _swap_models(self, pl_module: LightningModule) -> None:
-        super()._swap_models(pl_module)
-        self._in_place = not self._in_place
+    def _put_in_place(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the average into the module; Lightning exchanges the two, and so rounds it to the module's type."""
+        self._renew(trainer, pl_module)
+        self._aside = [weight.clone() for _, weight in _tensors(pl_module)]
+        for (_, ours), (_, average) in zip(_tensors(pl_module), _tensors(self._average.module), strict=True):
+            ours.copy_(average)
 
     def _renew(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the statistics of all batch norms that train from one pass over the training images."""
@@ -119,13 +127,12 @@ class AveragedWeights(WeightAveraging):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the average as the weights, and beside it the weights with which a resumed training goes on."""
-        if self._in_place:
-            average, current = checkpoint["state_dict"], self._average.module.state_dict()
-            checkpoint["state_dict"] = current  # which are moved aside below
-            super().on_save_checkpoint(trainer, pl_module, checkpoint)
-            checkpoint["state_dict"] = average
-        elif self.averages:
-            super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if not self.averages:
+            return
+        if self._aside is not None:
+            weights = zip((name for name, _ in _tensors(pl_module)), self._aside, strict=True)
+            checkpoint["state_dict"] = {name: weight for name, weight in weights if name in checkpoint["state_dict"]}
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes average and weights; a checkpoint without an average holds the weights alone."""
@@ -139,7 +146,7 @@ class AveragedEMA(AveragedWeights, EMAWeightAveraging):
     def __init__(self, *args: Any, decay: float = 0.999, use_buffers: bool = True, **kwargs: Any) -> None:
         """Takes the arguments of the callback whose place it takes."""
         super().__init__(*args, decay=decay, use_buffers=use_buffers, **kwargs)
-        self._kwargs = {"multi_avg_fn": get_ema_multi_avg_fn(decay)}
+        self._kwargs = {"multi_avg_fn": partial(_average, get_ema_multi_avg_fn(decay))}
         self.renews_statistics = not use_buffers
 
 
@@ -213,3 +220,15 @@ class AveragedSWA(AveragedWeights):
         """Takes it."""
         super().load_state_dict(state_dict)
         self._anneals = state_dict.get("anneals", False)
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """All weights and buffers by name."""
+    weights = module.named_parameters(remove_duplicate=False)
+    return [(name, value.data) for name, value in (*weights, *module.named_buffers(remove_duplicate=False))]
+
+
+def _average(average: Callable[..., None], averages: Sequence[Tensor], weights: Sequence[Tensor], count: Any) -> None:
+    """Averages weights of one type in that of their average, which is float32 where they have fewer digits."""
+    if averages[0].is_floating_point():
+        average(averages, [weight.to(mean.dtype) for mean, weight in zip(averages, weights, strict=True)], count)

@@ -56,6 +56,12 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=enable_version_counter,
             **kwargs,
         )
+        try:
+            self.format_checkpoint_name({})
+        except (ValueError, LookupError, AttributeError) as error:
+            raise ValueError(
+                f"checkpoint.filename={filename} is no pattern ({error}): write it as {{epoch}}-{{val/loss:.4f}}"
+            ) from error
         self._of_average = False  # whether what is kept are averages of weights
 
     @property

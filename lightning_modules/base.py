@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
@@ -286,6 +287,11 @@ class EncoderModule(LightningModule):
         else:
             groups = [{"params": rest} | searched, {"params": encoder, "lr": self.encoder_lr}]
         optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        if isinstance(optimizer, torch.optim.LBFGS) and self.trainer.accumulate_grad_batches > 1:
+            raise ValueError(
+                "LBFGS computes a step several times over one batch: set trainer.accumulate_grad_batches to 1, and"
+                " data.batch_size as large as a step shall be"
+            )
         for group in optimizer.param_groups:
             check_range("optimizer", "[0, inf)", lr=float(group["lr"]))
             if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
@@ -293,6 +299,9 @@ class EncoderModule(LightningModule):
                     f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
                 )
                 group["eps"] = FLOAT16_EPS
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.strict:
+                self._check_measured("EarlyStopping", callback.monitor)
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
@@ -301,20 +310,20 @@ class EncoderModule(LightningModule):
         config = {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}
         if isinstance(scheduler, ReduceLROnPlateau):
             # Lightning would step it after every epoch, whether there was a validation or not: here it never does.
-            config |= {"monitor": self._followed(scheduler), "frequency": sys.maxsize}
+            monitor = getattr(scheduler, "monitor", "val/loss")
+            self._check_measured("model.scheduler", monitor)
+            config |= {"monitor": monitor, "frequency": sys.maxsize}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
-    def _followed(self, scheduler: ReduceLROnPlateau) -> str:
-        """The metric that a schedule follows, for which there must be a validation, unless it is of the training."""
-        metric: str = getattr(scheduler, "monitor", "val/loss")
+    def _check_measured(self, follower: str, metric: str) -> None:
+        """Looks before the training whether there is a validation for a metric of it."""
         data: Any = getattr(self.trainer, "datamodule", None)
         validated = self.trainer.limit_val_batches and (data is None or data.val_dataloader() != [])
         if not validated and not metric.startswith("train/"):
             raise ValueError(
-                f"model.scheduler follows {metric}, and there is no validation that would measure it: let it follow the"
-                " training (--model.scheduler.monitor train/loss), or keep some images for a validation"
+                f"{follower} follows {metric}, and there is no validation that would measure it: set its monitor to"
+                " train/loss, or keep some images for a validation"
             )
-        return metric
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the first tensor that does not fit, with both shapes, before torch lists them all."""

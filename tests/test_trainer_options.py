@@ -18,6 +18,7 @@ BARE = ["--trainer.barebones=true", TQDM, "--trainer.callbacks+=ModelCheckpoint"
         (["--trainer.callbacks+=callbacks.ProgressBar"], {"best.ckpt", "last.ckpt"}),
         (["--trainer.enable_progress_bar=false"], {"best.ckpt", "last.ckpt"}),
         (["--trainer.enable_progress_bar=false", TQDM], {"best.ckpt", "last.ckpt"}),
+        (["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:01:00:00"], {"best.ckpt", "last.ckpt"}),
         (["--trainer.profiler=simple", "--trainer.max_time=00:01:00:00"], {"best.ckpt", "last.ckpt"}),
         (["--trainer.enable_checkpointing=false", "--trainer.callbacks+=ModelCheckpoint"], set()),
         (["--trainer.fast_dev_run=true"], set()),

@@ -91,8 +91,15 @@ def test_best_of_a_checkpoint_that_lightnings_own_callback_wrote_stays_the_best(
     ("flags", "culprit"),
     [
         (["--checkpoint.filename=last"], "checkpoint.filename=last"),
+        (["--checkpoint.filename={val/loss"], "checkpoint.filename={val/loss is no pattern"),
+        (["--checkpoint.filename={epoch:q}"], "checkpoint.filename={epoch:q} is no pattern"),
+        (["--checkpoint.filename={}"], "checkpoint.filename={} is no pattern"),
         (["--checkpoint.monitor=val/energy"], "checkpoint monitors val/energy"),
         (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/x"], "EarlyStopping monitors val/x"),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss", "--data.val_size=0"],
+            "EarlyStopping follows val/loss, and there is no validation",
+        ),
     ],
 )
 def test_what_cannot_be_the_best_is_refused(fails: Fails, flags: list[str], culprit: str) -> None:

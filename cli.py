@@ -69,7 +69,7 @@ class PreimageCLI(LightningCLI):
             self._close_wandb(0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: a model holds the command through what makes its optimiser, and is copied for an average of weights."""
+        """Itself: a model that is copied for an average of weights holds it, through what makes its optimiser."""
         return self
 
     def _run(self, args: list[str] | None) -> None:

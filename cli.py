@@ -8,7 +8,7 @@ import warnings
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import yaml
@@ -69,6 +69,10 @@ class PreimageCLI(LightningCLI):
                 self._close_wandb(1)
                 raise
             self._close_wandb(0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: a model that is copied for an average of weights holds it, through what makes its optimiser."""
+        return self
 
     def _run(self, args: list[str] | None) -> None:
         super().__init__(

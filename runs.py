@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from copy import deepcopy
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
@@ -25,6 +26,8 @@ _DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
 #: What of the trainer is learned by; its other arguments say where, how long and how closely watched it trains.
 _TRAINED = {"accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"}
 _TRAINED |= {"overfit_batches"}
+#: What a callback searches before a training, so that `config.yaml` has another value than was asked for.
+_SEARCHED = {"LearningRateFinder": ("model", "optimizer", "lr"), "BatchSizeFinder": ("data", "batch_size")}
 
 
 class Run:
@@ -154,8 +157,15 @@ def _callbacks(trainer: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The options that make an experiment what it is."""
-    parts = {key: value for key, value in config.items() if key not in _PLACES}
+    parts = {key: value for key, value in deepcopy(dict(config)).items() if key not in _PLACES}
     trainer = config.get("trainer") or {}
+    for name, _ in _callbacks(trainer):
+        *path, option = _SEARCHED.get(name.rpartition(".")[2], ("",))
+        part: Any = parts
+        for key in path:
+            part = (part.get(key) or {}).get("init_args") or {}
+        if path:
+            part.pop(option, None)
     if command == "fit":
         parts["trainer"] = {key: trainer[key] for key in sorted(_TRAINED & set(trainer))}
         learning = re.compile("Averag|Finetun|Prun|Accumul")

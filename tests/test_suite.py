@@ -43,3 +43,16 @@ def test_the_small_suite_trains_evaluates_and_reports(tmp_path: Path) -> None:
     fid = next(key for key in rows["vae"] if key.startswith("generation/fid/classifier_plain ("))
     assert {name for name, row in rows.items() if row[fid]} == {"vae"}
     assert "| vae | 2 |" in readme.read_text()
+
+
+def test_a_benchmark_can_be_given_again_and_holds_no_logic_of_its_own(tmp_path: Path) -> None:
+    script = f'source "{ROOT}/benchmarks/run.sh"; runs=R; common=(--data.root D); run vae 3 --config "a b.yaml"'
+    stub = tmp_path / "stub"
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stub.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euc", script], env=os.environ | {"PREIMAGE": str(stub)}, capture_output=True, text=True
+    )
+    expected = ["fit", "--config", "a b.yaml", "--data.root", "D", "--trainer.default_root_dir", "R"]
+    expected += ["--seed_everything", "3", "--run_dir", "R/vae/version_3", "--test_after_fit", "--ckpt_path", "auto"]
+    assert done.stdout.splitlines() == expected, done.stderr

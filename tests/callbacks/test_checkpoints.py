@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import signal
@@ -173,3 +174,20 @@ def test_the_last_state_is_kept_also_where_no_validation_came(tmp_path: Path) ->
     run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule())
     (path,) = tmp_path.rglob("last.ckpt")
     assert torch.load(path, weights_only=True)["global_step"] == 12
+
+
+def test_only_a_checkpoint_that_was_there_is_said_to_be_still_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "last.ckpt"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"last\.ckpt could not be written \(No space left on device\), make room on"):
+        AtomicCheckpointIO().save_checkpoint({}, path)
+    path.write_text("good")
+    with pytest.raises(OSError, match=r"what it held before is still good: make room .* with --ckpt_path last"):
+        AtomicCheckpointIO().save_checkpoint({}, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert path.read_text() == "good"

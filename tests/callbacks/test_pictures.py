@@ -161,3 +161,10 @@ def test_long_captions_stay_in_their_column() -> None:
     assert row.shape == (26, 134, 3)
     assert row[:, 2:66].min() < 100
     assert row[:, 68:].min() == 255
+
+
+def test_a_projection_of_two_codes_says_that_it_is_none(tmp_path: Path) -> None:
+    picture = LatentProjection()
+    picture._codes = [(torch.rand(2, 5), torch.zeros(2))]
+    with pytest.warns(UserWarning, match="LatentProjection: 2 codes are too few for a plane"):
+        assert picture.draw(trainer(tmp_path), Autoencoder(MNISTEncoder(), MNISTDecoder())) is None

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from datamodules import MNISTDataModule
-from files import read_metrics
 from lightning_modules import MNISTDecoder, MNISTEncoder
-from main import main as preimage
+from preimage.__main__ import main as preimage
+from preimage.files import read_metrics
 
 
 def original(data: MNISTDataModule, epochs: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clock import StepClock
 
-from main import main as preimage
+from preimage.__main__ import main as preimage
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

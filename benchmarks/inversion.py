@@ -11,7 +11,7 @@ from pathlib import Path
 from clock import StepClock
 from squeezenet import LAYERS
 
-from main import main as preimage
+from preimage.__main__ import main as preimage
 
 CONFIGS = Path(__file__).parent.parent / "configs/tiny_imagenet"
 BATCHES, IMAGES, BATCH_SIZE = 24, 8100, 32

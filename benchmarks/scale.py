@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from clock import CallbackClock
 
-from main import main as preimage
+from preimage.__main__ import main as preimage
 
 ROOT = Path(__file__).parent.parent
 EPOCHS, REPEAT = 10, 15  # passes over 3,500 images in an epoch: as many as in one of MNIST

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from main import main as preimage
+from preimage.__main__ import main as preimage
 
 CONFIGS = Path(__file__).parent.parent / "configs/tiny_imagenet"
 LAYERS = ["features.2", "features.5", "features.8", "features.12", "flatten"]

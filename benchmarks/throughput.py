@@ -20,7 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from datamodules import MNISTDataModule
 from lightning_modules import MNISTDecoder, MNISTEncoder
-from main import main as preimage
+from preimage.__main__ import main as preimage
 
 ROUNDS = 5
 IMAGES = 28_000  # eight passes over the training split of digits5k

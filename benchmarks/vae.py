@@ -14,9 +14,9 @@ import torch
 from clock import StepClock
 
 from datamodules import ImageFolderDataModule
-from files import read_metrics
 from lightning_modules import VAE, ConvDecoder, ConvGaussianEncoder
-from main import main as preimage
+from preimage.__main__ import main as preimage
+from preimage.files import read_metrics
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -3,6 +3,8 @@
 from lightning.pytorch import Callback as _Callback
 from lightning.pytorch import callbacks as _lightning
 
+from preimage.loggers import RunLogger, TensorBoardRunLogger, WandbRunLogger
+
 from .averaging import AveragedEMA, AveragedSWA, AveragedWeights
 from .best_checkpoint import BestCheckpoint
 from .channels_last import ChannelsLast
@@ -17,14 +19,13 @@ from .knn_probe import KNNProbe
 from .labelled_grid import LabelledGrid
 from .latent_projection import LatentProjection
 from .latent_walks import Interpolation, Traversal
-from .loggers import TensorBoardRunLogger, WandbRunLogger
 from .memory import ModelMemory
 from .predictions import PredictionWriter
 from .prior_samples import PriorSamples
 from .progress import ProgressBar
 from .provenance import Provenance
 from .reconstruction_grid import ReconstructionGrid
-from .run_directory import RunDirectory, RunLogger
+from .run_directory import RunDirectory
 from .run_state import RunState
 from .scale import EffectiveBatch
 from .tuning import BatchSizeSearch, LearningRateSearch

@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from files import write_atomically
 from lightning_modules.metrics import direction
+from preimage.files import write_atomically
 
 from .averaging import AveragedWeights
 

@@ -17,8 +17,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from checks import check_range
-from files import write_atomically
+from preimage.checks import check_range
+from preimage.files import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .pictures import Picture, decode
 from .reconstruction_grid import image_grid

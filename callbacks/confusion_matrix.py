@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
-from files import write_atomically
+from preimage.files import write_atomically
+from preimage.loggers import WandbRunLogger
 
-from .loggers import WandbRunLogger
 from .pictures import Picture
 from .run_directory import run_directory
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from files import read_metrics
+from preimage.files import read_metrics
 
 from .pictures import save_picture
 from .run_directory import run_directory

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from checks import check_range
+from preimage.checks import check_range
 
 
 class GradientNorms(Callback):

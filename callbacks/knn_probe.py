@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from checks import check_range
+from preimage.checks import check_range
 
 
 class KNNProbe(Callback):

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .pictures import Picture, decode
 from .reconstruction_grid import image_grid

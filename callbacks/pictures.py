@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from checks import check_range
-from files import write_atomically
+from preimage.checks import check_range
+from preimage.files import write_atomically
 
 from .run_directory import run_directory
 

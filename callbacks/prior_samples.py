@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .pictures import Picture
 from .reconstruction_grid import image_grid

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
-from checks import check_range
+from preimage.checks import check_range
 
 
 class ProgressBar(TQDMProgressBar):

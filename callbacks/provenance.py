@@ -1,11 +1,11 @@
 """Where a checkpoint comes from: how long it was trained, in which precision, by which code."""
 
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from preimage.commit import git_commit
 
 KEY = "provenance"
 
@@ -35,12 +35,3 @@ class Provenance(Callback):
         """Adds what is known so far."""
         minutes = self._before + (time.monotonic() - self._start) / 60
         checkpoint[KEY] = {"minutes": minutes, "git_commit": self._commit, "precision": str(trainer.precision)}
-
-
-def git_commit() -> str | None:
-    """The commit of this code, with `-dirty` after it where files were changed; None outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

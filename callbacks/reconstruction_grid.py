@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .pictures import Picture, save_below_images
 

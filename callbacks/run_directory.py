@@ -1,128 +1,18 @@
 """The run directory: everything a run writes lies in one folder, and deleting the folder deletes the run."""
 
-import csv
 import json
-import os
-from argparse import Namespace
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from files import clear_leftovers, write_atomically
-from runs import Run
+from preimage.files import clear_leftovers, write_atomically
+from preimage.loggers import RunLogger, WandbRunLogger
+from preimage.runs import Run
 
-from .loggers import WandbRunLogger
 from .tuning import BatchSizeSearch, LearningRateSearch
-
-
-class RunLogger(Logger):
-    """Writes metrics to `metrics.csv` in the run directory, and continues that file when a run is resumed.
-
-    Lightning's CSVLogger deletes the file of the run it resumes.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        """Opens nothing yet: a run that fails before its first number leaves no file behind.
-
-        Args:
-            run_dir: The run directory.
-        """
-        super().__init__()
-        self.path = run_dir / "metrics.csv"
-        self._columns: list[str] = []
-        self._pending: list[dict[str, float]] = []
-
-    @property
-    def name(self) -> str:
-        """Empty, since the run directory is `save_dir` itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, since the run directory is `save_dir` itself."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run directory."""
-        return str(self.path.parent)
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: `config.yaml` holds them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Adds a row, which `save` writes."""
-        self._pending.append({"step": step or 0} | dict(metrics))
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Appends the new rows to the file, or rewrites it if they bring a new column.
-
-        Rows that cannot be written, as on a full disk, cost a warning and are kept for the next time.
-        """
-        if not self._pending:
-            return
-        try:
-            self._write()
-        except OSError as error:
-            rank_zero_warn(f"{len(self._pending)} rows could not be written to {self.path} yet: {error}")
-        else:
-            self._pending = []
-
-    def _write(self) -> None:
-        if not self._columns and self.path.is_file():
-            self._columns = self._header()
-        new = sorted({key for row in self._pending for key in row} - set(self._columns))
-        if new:
-            rows = self._rows() if self.path.is_file() else []
-            columns = self._columns + new
-            self._rewrite([*rows, *self._pending], columns)
-            self._columns = columns
-            return
-        size = self.path.stat().st_size
-        try:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerows(self._pending)
-        except OSError:
-            os.truncate(self.path, size)  # half a row
-            raise
-
-    def rows(self) -> int:
-        """Writes what is pending, and counts the rows of the file."""
-        self.save()
-        return len(self._rows()) if self.path.is_file() else 0
-
-    @rank_zero_only
-    def keep(self, count: int) -> None:
-        """Keeps the first rows: a killed run wrote the others after the checkpoint from which it is resumed."""
-        if self.path.is_file():
-            self._columns = self._header()
-            self._rewrite(self._rows()[:count], self._columns)
-
-    def _header(self) -> list[str]:
-        with self.path.open(newline="") as file:
-            return next(csv.reader(file), [])
-
-    def _rows(self) -> list[dict[str, str]]:
-        """The rows as they are written, of which a killed run may have left half a last one."""
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file, restval=""))
-
-    def _rewrite(self, rows: Sequence[Mapping[str, float | str]], columns: list[str]) -> None:
-        def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(rows)
-
-        write_atomically(self.path, write)
 
 
 class RunDirectory(Callback):

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torchmetrics import Metric
 
-from .run_directory import RunLogger
+from preimage.loggers import RunLogger
 
 KEY = "run_state"
 

@@ -8,7 +8,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from processes import meeting
+from preimage.processes import meeting
 
 
 class EffectiveBatch(Callback):

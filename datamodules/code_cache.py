@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
 
-from files import reserve, whole_folder
+from preimage.files import reserve, whole_folder
 
 BATCH = 64
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .image_cache import ImageCache, OnBadImage, cache_images, square
 from .image_tree import ImageTree

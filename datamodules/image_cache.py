@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from files import reserve, whole_folder
+from preimage.files import reserve, whole_folder
 
 from .source import Source
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .decoded_images import DecodedImagesDataModule
 from .image_cache import OnBadImage

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from checks import check_range
 from lightning_modules.base import Batch
+from preimage.checks import check_range
 
 from .code_cache import cache_codes
 from .resumable import ResumableLoader, ResumableSampler

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from checks import check_range
+from preimage.checks import check_range
 
 from . import source
 from .idx import read_idx

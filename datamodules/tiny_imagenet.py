@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .decoded_images import DecodedImagesDataModule
 from .image_cache import OnBadImage

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset

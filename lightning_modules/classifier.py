@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import classification_metrics, reset

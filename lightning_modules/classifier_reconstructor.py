@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split, StepOutput

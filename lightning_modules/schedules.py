@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from checks import check_range
+from preimage.checks import check_range
 
 
 class OneCycle(LRScheduler):

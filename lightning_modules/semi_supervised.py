@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .base import Batch, Split, StepOutput
 from .checkpoints import load_part

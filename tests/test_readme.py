@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUICK, ROOT, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 README = (ROOT / "README.md").read_text()
 

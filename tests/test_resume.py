@@ -13,8 +13,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from cli import PreimageCLI
-from main import main
+from preimage.__main__ import main
+from preimage.cli import PreimageCLI
 from tests.conftest import ROOT
 
 STEPS = 12  # per epoch

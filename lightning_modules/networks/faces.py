@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .sizes import scaled
 

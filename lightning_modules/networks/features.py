@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .weights import check_fit, load_weights, weights_hash
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from checks import check_range
+from preimage.checks import check_range
 
 from ..precision import full
 from .decoder import SigmoidDecoder

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from checks import check_range
+from preimage.checks import check_range
 
 
 class MLPHead(nn.Sequential):

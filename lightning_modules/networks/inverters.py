@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .sizes import scaled
 

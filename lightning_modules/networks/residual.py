@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from checks import check_range
+from preimage.checks import check_range
 
 from .decoder import SigmoidDecoder
 from .gaussian import GaussianEncoder

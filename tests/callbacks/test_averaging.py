@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datamodules import MNISTDataModule
 from lightning_modules import Autoencoder, MNISTDecoder, MNISTEncoder
 from tests.conftest import QUICK, Run
-from tests.test_cli import values, weights
+from tests.preimage.test_cli import values, weights
 from tests.test_resume import same
 
 

@@ -7,8 +7,8 @@ import torch
 from callbacks import GradientNorms, RunLogger
 from callbacks.curves import curves_figure
 from datamodules import MNISTDataModule
-from files import read_metrics
 from lightning_modules import Autoencoder, Classifier, MLPHead, MNISTDecoder, MNISTEncoder
+from preimage.files import read_metrics
 from tests.lightning_modules.test_base import trainer
 
 

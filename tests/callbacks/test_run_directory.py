@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from callbacks import RunLogger
-from files import read_metrics
 from lightning_modules.checkpoints import load_checkpoint
+from preimage.files import read_metrics
 from tests.conftest import QUICK, Run
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, Fails, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 CONFIGS = ROOT / "configs"
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]

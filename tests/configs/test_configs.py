@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tests.conftest import ROOT, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 CONFIGS = ROOT / "configs"
 OVERLAYS = {

@@ -7,7 +7,7 @@ import yaml
 
 from tests.configs.test_configs import SMALL, Kept
 from tests.conftest import ROOT, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 FACES = ROOT / "configs/faces"
 NARROW = ["--model.encoder.width=0.03", "--model.decoder.width=0.03", "--trainer.precision=32", "--data.batch_size=8"]

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from tests.conftest import ROOT, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 CONFIGS = ROOT / "configs/tiny_imagenet"
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_model_summary=false"]

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks import ChannelsLast
-from cli import PreimageCLI
+from preimage.cli import PreimageCLI
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs"

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from datamodules import ImageFolderDataModule
-from files import read_metrics
-from main import main
+from preimage.__main__ import main
+from preimage.files import read_metrics
 from tests.conftest import ROOT, Fails, Run
 
 NETWORKS = ["--model=Classifier", "--model.encoder=torch.nn.Flatten", "--model.head=MLPHead", "--model.num_classes=3"]

@@ -8,9 +8,9 @@ from torch import nn
 
 from lightning_modules import MNISTEncoder
 from lightning_modules.checkpoints import load_checkpoint, load_part
-from main import main
+from preimage.__main__ import main
 from tests.conftest import QUICK, Fails, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 
 def save(path: Path, encoder: nn.Module) -> Path:

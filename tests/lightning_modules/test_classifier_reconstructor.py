@@ -15,7 +15,7 @@ from lightning_modules import ClassifierReconstructor, MNISTDecoder, MNISTEncode
 from lightning_modules.base import Batch
 from tests.conftest import ROOT, Fails, Run
 from tests.lightning_modules.test_base import trainer
-from tests.test_cli import values, weights
+from tests.preimage.test_cli import values, weights
 
 FLAGS = ["--config", ROOT / "configs/faces/real_fake.yaml", "--model.encoder.width", 0.03]
 FLAGS += ["--model.decoder.width", 0.03, "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import QUICK, Fails, Run
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 PLATEAU = [*QUICK, "--trainer.callbacks=null", "--trainer.limit_train_batches=2", "--model.optimizer.lr=1.0e-3"]
 PLATEAU += ["--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.patience=0"]

@@ -12,7 +12,7 @@ from datamodules import MNISTDataModule
 from lightning_modules import Autoencoder, MNISTDecoder, MNISTEncoder
 from tests.conftest import QUICK, Run
 from tests.lightning_modules.test_base import trainer
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 ENCODER = ["--model.encoder=MNISTEncoder", "--model.encoder.latent_dim=3"]
 DECODER = ["--model.decoder=MNISTDecoder", "--model.decoder.latent_dim=3"]

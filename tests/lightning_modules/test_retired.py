@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.runs import find_run, load_model
 from lightning_modules import Classifier, SemiSupervisedClassifier
 from lightning_modules.retired import renewed_text
+from preimage.evaluation.runs import find_run, load_model
 from tests.conftest import ROOT, Run
-from tests.test_cli import values, weights
+from tests.preimage.test_cli import values, weights
 
 EARLIER = ROOT / "tests/earlier_runs"
 KINDS = pytest.mark.parametrize(

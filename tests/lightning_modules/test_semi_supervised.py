@@ -11,7 +11,7 @@ from datamodules import MNISTDataModule
 from lightning_modules import MLPHead, MNISTDecoder, MNISTEncoder, SemiSupervisedClassifier, VirtualAdversarialTraining
 from tests.conftest import ROOT, Fails, Run
 from tests.lightning_modules.test_base import trainer
-from tests.test_cli import values, weights
+from tests.preimage.test_cli import values, weights
 
 SEMI = ["--config", str(ROOT / "configs/mnist/classifier_100_semi.yaml"), "--model.encoder_checkpoint=null"]
 SEMI += ["--data.dataset=digits5k", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]

@@ -13,7 +13,7 @@ from lightning_modules import VAE, MNISTDecoder, MNISTEncoder, MNISTGaussianEnco
 from lightning_modules.metrics import ActiveUnits
 from tests.conftest import QUICK, Run
 from tests.lightning_modules.test_base import trainer
-from tests.test_cli import values
+from tests.preimage.test_cli import values
 
 
 def vae(**kwargs: Any) -> VAE:

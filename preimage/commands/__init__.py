@@ -1,0 +1,1 @@
+"""The commands that are not LightningCLI's; each is light until its arguments are read."""

@@ -1,0 +1,77 @@
+"""Errors in one line: of the arguments of a command, and of runs, by `explain`."""
+
+import argparse
+import errno
+import re
+from collections.abc import Callable
+from traceback import walk_tb
+from typing import Any, NoReturn
+
+#: Raised for users, by this project; their text says it all.
+_KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
+#: What torch says of mistakes in a configuration, and what these may be.
+_HINTS = {
+    "loaded state dict": "the checkpoint is of another optimizer, start without --ckpt_path",
+    "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
+    "can't allocate memory": "a size of the model is too large for this machine",
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parses what LightningCLI does not: it can hand on flags it does not know, as jsonargparse cannot."""
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        """Takes the arguments of `argparse.ArgumentParser`."""
+        super().__init__(prog, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Joins `--key value` to `--key=value` in what is handed on, so that the same settings are the same text."""
+        options, rest = super().parse_known_args(*args, **kwargs)
+        flags: list[str] = []
+        for flag in rest:
+            if not flag.startswith("--") and flags and flags[-1].startswith("--") and "=" not in flags[-1]:
+                flags[-1] += f"={flag}"
+            else:
+                flags.append(flag)
+        return options, flags
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong and ends the process with code 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a command's argument that is a whole number, and none below `least`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[-+]?\d{1,18}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"give a whole number from {least} up, not {text}")
+        return int(text)
+
+    return parse
+
+
+def explain(error: Exception) -> str:
+    """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
+    text = " ".join(str(error).split())
+    if "Does not validate" in text:
+        from preimage.parsing import condense  # which imports all that can be named
+
+        text = condense(str(error))
+    text = re.sub(r"\.? Not a valid subclass of \w+", "", text)  # said of every class that could not be made
+    text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{error.filename}: {error.strerror}{': make room on the disk, and start again' if full else ''}"
+    for part, hint in _HINTS.items():
+        if part in text:
+            return f"{text}: {hint}"
+    text = text if len(text) < 1000 else f"{text[:1000]} ..."
+    # What Lightning raises itself, it raises for users; to import its MisconfigurationException would take seconds.
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)] if isinstance(error, RuntimeError) else []
+    lightnings = type(error).__name__ == "MisconfigurationException" or (
+        frames and frames[-1].f_globals["__name__"].startswith("lightning.")
+    )
+    if text and (isinstance(error, _KNOWN) or lightnings):
+        return text
+    return f"unexpected {type(error).__name__}: {text}" if text else f"unexpected {type(error).__name__}"

@@ -1,0 +1,230 @@
+"""A trained representation that can be asked, from Python: what it makes of images, and what it rebuilds."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from datamodules.image_cache import opened, square
+from datamodules.source import Source, is_image
+from lightning_modules import FrozenFeatures
+from lightning_modules.checkpoints import load_checkpoint
+from preimage.evaluation.runs import default_device, find_run, load_data, load_model
+
+#: A picture, a file, a folder or zip file, an array, or several of these.
+Images: TypeAlias = "Image.Image | str | Path | NDArray[Any] | Tensor | Sequence[Images]"
+Convert = Callable[[Image.Image], Tensor]
+
+BATCH = 64
+
+
+class Model:
+    """A model in eval mode, frozen, on the device where it computes; `load` makes it.
+
+    Images are pictures of PIL, paths of files, folders or zip files, tensors or arrays `(N, C, H, W)` or `(C, H, W)` of
+    uint8 or of floats in [0, 1], or a sequence of any of these. They are converted as the data module of the run does,
+    and go through the model in batches; what comes back is a tensor on the CPU, in the order of the images (those of a
+    folder by their paths), with one row for each, also where it is a single one.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        convert: Convert | None = None,
+        size: tuple[int, int, int] | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        """Takes a module.
+
+        Args:
+            module: One of this project, or any network from images `(B, C, H, W)` in [0, 1] to codes.
+            convert: Turns a picture into what the module takes, uint8 `(C, H, W)`; without it only tensors will do.
+            size: Shape `(C, H, W)` of what the module takes; tensors of another one are converted as pictures are. By
+                default it takes any.
+            device: Where it computes; by default the GPU, where there is one.
+        """
+        self.device = torch.device(device or default_device())
+        self.module = module.to(self.device).eval().requires_grad_(False)
+        self.convert = convert
+        self.size = size
+
+    def __repr__(self) -> str:
+        """The class of the module, and where it is."""
+        return f"Model({type(self.module).__name__} on {self.device})"
+
+    def encode(self, images: Images) -> Tensor:
+        """Codes `(N, ...)` of images; for a `VAE`, the means."""
+        return self._through(getattr(self.module, "encode", self.module), images)
+
+    def reconstruct(self, images: Images) -> Tensor:
+        """Reconstructions `(N, C, h, w)` of images, in [0, 1]."""
+        return self._through(self._verb("reconstruct"), images)
+
+    def classify(self, images: Images) -> Tensor:
+        """Logits `(N, num_classes)` of images."""
+        return self._through(self._verb("classify"), images)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images `(N, C, h, w)` in [0, 1] of codes `(N, ...)`, as `encode` gives them."""
+        return self._apply(self._verb("decode"), codes.split(BATCH))
+
+    def sample(self, count: int) -> Tensor:
+        """Draws images `(count, C, h, w)` in [0, 1] from the prior."""
+        with torch.inference_mode():
+            images: Tensor = self._verb("sample")(count).cpu()
+        return images
+
+    def _verb(self, name: str) -> Callable[..., Tensor]:
+        verb: Callable[..., Tensor] | None = getattr(self.module, name, None)
+        if verb is None:
+            known = [word for word in ("encode", "decode", "reconstruct", "classify", "sample") if self._has(word)]
+            raise ValueError(f"{type(self.module).__name__} cannot {name}, only {', '.join(known)}")
+        return verb
+
+    def _has(self, name: str) -> bool:
+        return name == "encode" or hasattr(self.module, name)
+
+    def _through(self, function: Callable[[Tensor], Tensor], images: Images) -> Tensor:
+        return self._apply(function, as_batches(images, self.convert, self.size))
+
+    def _apply(self, function: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return torch.cat([function(batch.to(self.device)).cpu() for batch in batches])
+
+
+def load(
+    source: str | Path,
+    layer: str | None = None,
+    weights: str = "DEFAULT",
+    image_size: int = 224,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Loads a trained model, to be asked.
+
+    Args:
+        source: A run directory (of which it takes the best checkpoint), a checkpoint, or with `layer` the name of a
+            torchvision network.
+        layer: Layer of the network, as `preimage layers` lists them.
+        weights: The network's weights, see `FrozenFeatures`.
+        image_size: Height and width at which the network looks, in pixels.
+        device: Where it computes; by default the GPU, where there is one.
+
+    Raises:
+        FileNotFoundError: There is no such run or checkpoint.
+        ValueError: The run or checkpoint cannot be read, or there is no such network or layer.
+    """
+    if layer is not None:
+        features = FrozenFeatures(str(source), layer, weights, image_size)
+        return Model(features, partial(_square, size=image_size), device=device)
+    path = Path(source)
+    if path.is_file() and not (path.parent.parent / "config.yaml").is_file():
+        load_checkpoint(path)
+        return Model(LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True), device=device)
+    run = find_run(path)
+    data = load_data(run.folder, ready=False)
+    channels, side = (getattr(data, name, None) for name in ("channels", "image_size"))
+    size = None if channels is None or side is None else (channels, side, side)
+    return Model(load_model(run), data.convert, size, device)
+
+
+def _square(image: Image.Image, size: int) -> Tensor:
+    return torch.from_numpy(square(image, size).copy())
+
+
+def as_batches(images: Images, convert: Convert | None, size: tuple[int, int, int] | None) -> Iterator[Tensor]:
+    """Float images in [0, 1] `(B, C, H, W)`, some at a time.
+
+    Args:
+        images: See `Model`.
+        convert: Turns a picture into uint8 `(C, H, W)`.
+        size: Shape `(C, H, W)` to which tensors of another one are converted.
+
+    Raises:
+        ValueError: There are none, or something is no image; it is named.
+    """
+    some: list[Tensor] = []
+    for image in _each(images, convert):
+        if convert is not None and size is not None and image.shape != size:
+            image = _converted(_picture(image), convert)
+        if some and image.shape != some[0].shape:
+            raise ValueError(f"images of {tuple(some[0].shape)} and {tuple(image.shape)} do not make a batch")
+        if len(some) == BATCH:
+            yield torch.stack(some)
+            some = []
+        some.append(image)
+    if not some:
+        raise ValueError("there is no image")
+    yield torch.stack(some)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images `(N, C, H, W)` as floats in [0, 1].
+
+    Args:
+        images: uint8, or floats in [0, 1]; `(N, C, H, W)` or `(C, H, W)`.
+
+    Raises:
+        ValueError: They have another shape, type or range.
+    """
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"{tuple(images.shape)} is no shape of images: give (N, C, H, W), with one or three channels")
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise ValueError(f"images of {images.dtype} have no known range: give uint8, or floats in [0, 1]")
+    if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
+        low, high = float(images.min()), float(images.max())
+        raise ValueError(f"float images must be in [0, 1], and these are in [{low:g}, {high:g}]: give uint8, or divide")
+    return images.float()
+
+
+def _each(images: Any, convert: Convert | None) -> Iterator[Tensor]:
+    """Every image by itself, a float tensor `(C, H, W)`."""
+    if isinstance(images, Image.Image):
+        yield _converted(images, convert)
+    elif isinstance(images, str | Path):
+        for name, data in _files(Path(images)):
+            try:
+                with opened(data) as image:
+                    converted = _converted(image, convert)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            yield converted
+    elif isinstance(images, Tensor | np.ndarray):
+        yield from as_float(torch.as_tensor(images))
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from _each(image, convert)
+    else:
+        raise ValueError(f"{type(images).__name__} is no image: give pictures, paths, or tensors (N, C, H, W)")
+
+
+def _files(path: Path) -> Iterator[tuple[Path, bytes]]:
+    """Path and content of a file, or of the images of a folder or zip file in the order of their paths."""
+    if path.is_file() and path.suffix.lower() != ".zip":
+        yield path, path.read_bytes()
+        return
+    source = Source(path, "images")
+    for name in filter(is_image, source.sizes):
+        yield path / name, source.read(name)
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """A float image `(C, H, W)` in [0, 1], rounded to 8 bits."""
+    pixels = (image * 255).round().byte().numpy()
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+
+
+def _converted(image: Image.Image, convert: Convert | None) -> Tensor:
+    if convert is None:
+        raise ValueError("a checkpoint alone does not say how pictures are converted: give its run, or tensors")
+    return convert(image).float() / 255

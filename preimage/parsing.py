@@ -1,0 +1,136 @@
+"""LightningCLI's parser, which guesses less of what a user means, and whose errors are one line."""
+
+import argparse
+import difflib
+import re
+import types
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+
+import torch
+from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+import callbacks
+import datamodules
+import lightning_modules
+from lightning_modules.retired import renewed_text
+from preimage.bases import without_base
+from preimage.files import read_plain
+from preimage.trainer_options import FOLLOWERS
+
+_PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
+
+
+class ShortHelpFormatter(DefaultHelpFormatter):
+    """Lists, of the four hundred modules that torch and its kin define, none where there are some of ours."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        listing = re.search(r"known subclasses: ([^)]*)", text)
+        ours = [name for name in listing[1].split(", ") if name.startswith(_PACKAGES)] if listing else []
+        return text.replace(listing[1], ", ".join(ours)) if listing and ours else text
+
+
+class OneLineErrorParser(LightningArgumentParser):
+    """LightningCLI's parser, whose errors are one line, without ninety lines of usage before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the arguments of LightningArgumentParser."""
+        self._file: Any = None
+        super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Takes 1 for the integer where both kinds of number are meant, and no mode for that of the metric."""
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        for action in self._actions:
+            if action.dest in added and hasattr(action, "_typehint"):
+                action._typehint = exact_numbers(action._typehint)
+                # Defaults that config.yaml could not hold.
+                if isinstance(action.default, torch.device):
+                    action.default = str(action.default)
+                elif isinstance(action.default, Enum) and action._typehint is str:
+                    action.default = action.default.value
+                if action.dest.split(".")[-1] == "mode" and issubclass(theclass, FOLLOWERS):
+                    action._typehint = Literal["min", "max"] | None
+                    action.default = None
+                    action.help = "Whether less (min) or more (max) is better; by default what holds for the metric."
+        return added
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Looks whether a file can be read at all, and remembers which of several it is that cannot be parsed."""
+        try:
+            read_plain(Path(str(path)))
+        except ValueError as error:
+            self.error(str(error))
+        except OSError:  # of which the parser says more
+            pass
+        self._file = path
+        config: Namespace = super().parse_path(path, *args, **kwargs)
+        self._file = None
+        return config
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Takes what an earlier version wrote, too; the base has been read before."""
+        config: Namespace = super().parse_string(renewed_text(without_base(content)), *args, **kwargs)
+        return config
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Says what is wrong and ends the process with code 2; the parser of a part hands it to that of the whole."""
+        message = message if self._file is None else f"{self._file}: {message}"
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {condense(message)} (see {self.prog.split(' [')[0]} --help)\n")
+
+
+def exact_numbers(typehint: Any) -> Any:
+    """Puts int before float in every union of a type, so that 1 stays 1 and 1.0 stays 1.0.
+
+    `typing` holds unions of the same types for equal, and so hands out whichever order was asked for first.
+    """
+    origin, args = get_origin(typehint), get_args(typehint)
+    if not args or origin is Literal or origin is Callable:
+        return typehint
+    new = [exact_numbers(arg) for arg in args]
+    union = origin in (Union, types.UnionType)
+    if union and int in new and float in new:
+        low, high = sorted((new.index(int), new.index(float)))
+        new[low], new[high] = int, float
+    if all(one is other for one, other in zip(args, new, strict=True)):
+        return typehint
+    return Union[tuple(new)] if union else origin[tuple(new)]  # noqa: UP007
+
+
+def condense(message: str) -> str:
+    """Puts jsonargparse's tree of parse errors into one line, and suggests a class for a name that is none.
+
+    Args:
+        message: Indented lines, from the option down to the reason, with alternatives that do not apply in between.
+
+    Returns:
+        The path to the culprit and the reason.
+    """
+    noise = re.compile(
+        r"(- )?(Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Expected a path but|Given)"
+    )
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    kept = [line.removeprefix("- ") for line in lines if not noise.match(line)]
+    given = lines[-1].removeprefix("Given value: ")
+    if lines[-1].startswith("Given value: ") and "Got value" not in message and "(" not in given and "{" not in given:
+        kept.append(f"Got value: {given[:80]}")
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(kept))
+    text = re.sub(r" Subclass types expect one of: .*", "", text)
+    denied = r"\1 is refused, since it could run or overwrite anything: give a part of a training"
+    text = re.sub(r"Importing '(\S+)' is not allowed.*? to allow it\.", denied, text)
+    text = re.sub(r"Type \S*Callable\b.*? expects a function or a callable class: ", "", text)
+    text = re.sub(r" Got value: Namespace\(class_path='([^']*)'.*", r" Got value: \1", text)
+    missing = re.search(r"Expected a dot import path string: (\S+)", text)
+    if missing is None:
+        return text
+    name = missing[1]
+    known = [*lightning_modules.__all__, *datamodules.__all__, *callbacks.__all__]
+    guess = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {guess[0]}?" if guess else "give the import path of a class, or the name of one of ours"
+    return text.replace(missing[0], f"there is no class {name}, {hint}").split(" Got value")[0]

@@ -1,0 +1,122 @@
+"""How arguments are read where jsonargparse, or the class that takes them, would guess what a user means."""
+
+from collections.abc import Iterator
+from pydoc import locate
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_modules.metrics import direction
+from preimage.checks import check_range
+
+#: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
+FOLLOWERS = (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau)
+
+BAREBONES = ["enable_checkpointing", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"]
+BAREBONES += ["num_sanity_val_steps", "profiler"]
+
+
+def settle_modes(config: Namespace) -> None:
+    """Fills in whether more or less of a monitored metric is better, where the user has not said.
+
+    Args:
+        config: The configuration of a command, which is changed.
+
+    Raises:
+        ValueError: Nothing is known of the metric.
+    """
+    for name, options in [("checkpoint", config.checkpoint), *_followers(config)]:
+        metric = options.get("monitor", "val/loss")  # torch's own ReduceLROnPlateau names none
+        known = direction(metric) if metric else "min"
+        given = options.get("mode")
+        if given is None:
+            if known is None:
+                raise ValueError(
+                    f"{name} monitors {metric}, and whether more or less of it is better is not known: set its mode,"
+                    " min or max"
+                )
+            options["mode"] = known
+        elif metric and known not in (None, given):
+            rank_zero_warn(f"{name}: mode {given} is kept as it was given, though the best {metric} is its {known}")
+
+
+def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callback]:
+    """Settles options of the trainer that rule each other out: what switches something off prevails.
+
+    Args:
+        options: Arguments of the trainer, which are changed.
+        ours: The callbacks that are always on, our progress bar among them.
+
+    Returns:
+        Those of ours that stay.
+    """
+    callbacks = options["callbacks"] or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    barebones = options["barebones"]
+    unwanted: list[type[Callback]] = []
+    if barebones:  # measures the trainer's own speed: nothing is saved, logged or shown
+        rank_zero_info("trainer.barebones: no metrics, checkpoints, pictures, config.yaml, checks or progress bar")
+        ours = []
+        options |= dict.fromkeys(BAREBONES) | {"logger": False, "detect_anomaly": False}
+        unwanted.append(EarlyStopping)
+    if barebones or options["enable_checkpointing"] is False:
+        unwanted.append(Checkpoint)
+    if barebones or options["enable_progress_bar"] is False:
+        unwanted.append(ProgressBar)
+    options["callbacks"] = [callback for callback in callbacks if not isinstance(callback, tuple(unwanted))]
+    if any(isinstance(callback, ProgressBar) for callback in options["callbacks"]):
+        unwanted.append(ProgressBar)  # in favour of the user's
+    return [callback for callback in ours if not isinstance(callback, tuple(unwanted))]
+
+
+def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:
+    """The name and the options of every class in a configuration that follows a metric."""
+    if isinstance(part, list):
+        for item in part:
+            yield from _followers(item)
+    elif isinstance(part, Namespace):
+        kind = locate(part.class_path) if isinstance(part.get("class_path"), str) else None
+        if isinstance(kind, type) and issubclass(kind, FOLLOWERS) and part.get("init_args") is not None:
+            yield kind.__name__, part.init_args
+        for item in vars(part).values():
+            yield from _followers(item)
+
+
+#: Where numbers must be that Lightning does not look at; it divides by some, and takes others for something else.
+_RANGES = {
+    "[0, inf)": ("gradient_clip_val", "log_every_n_steps", "overfit_batches", "min_epochs", "min_steps"),
+    "[1, inf)": ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"),
+    "[-1, inf)": ("max_epochs", "max_steps", "num_sanity_val_steps"),
+}
+
+
+def check_trainer(trainer: Namespace, checkpoint: Namespace) -> None:
+    """Looks at the numbers that Lightning does not look at.
+
+    Args:
+        trainer: The options of the trainer.
+        checkpoint: Those of the best checkpoint.
+
+    Raises:
+        ValueError: One is out of range, or no checkpoint would ever be written.
+    """
+    for interval, names in _RANGES.items():
+        check_range("trainer", interval, **{name: trainer.get(name) for name in names})
+    step = trainer.get("val_check_interval")
+    if isinstance(step, int | float) and not step > 0:
+        raise ValueError(
+            f"trainer.val_check_interval={step} must be above 0: to do without validation, set"
+            " trainer.limit_val_batches 0"
+        )
+    schedule = {name: checkpoint.get(name) for name in ("every_n_train_steps", "every_n_epochs")}
+    check_range("checkpoint", "[0, inf)", **schedule)
+    check_range("checkpoint", "[-1, inf)", save_top_k=checkpoint.get("save_top_k"))
+    saves = any(schedule.values()) or 0 not in schedule.values() or checkpoint.get("train_time_interval") is not None
+    if not saves and trainer.get("enable_checkpointing") is not False:
+        raise ValueError(
+            "checkpoint.every_n_epochs=0 leaves nothing to save: set it to 1, or trainer.enable_checkpointing to false"
+        )

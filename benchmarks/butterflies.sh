@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every experiment of the README's butterflies table, three seeds each, and reports them.
+# Runs every experiment of the RESULTS.md's butterflies table, three seeds each, and reports them.
 #   ROOT=butterflies.zip bash benchmarks/butterflies.sh
 # The classifiers of all seeds start from one VAE. What is done is skipped. About two hours.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every experiment of the README's table of faces, three seeds each, and reports them.
+# Runs every experiment of the RESULTS.md's table of faces, three seeds each, and reports them.
 #   ROOT=real-fake-faces.zip bash benchmarks/faces.sh
 # What is done is skipped. Seeds can be given as arguments, to share them among processes.
 set -euo pipefail

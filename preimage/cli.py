@@ -51,6 +51,17 @@ from preimage.processes import agree
 from preimage.runs import Beginning, Run, Start, experiment_directory, stoppers
 from preimage.trainer_options import check_trainer, settle_modes, settle_trainer
 
+#: What acts on every run, by its name in `config.yaml`, where it can be changed or switched off.
+ALWAYS_ON: dict[str, type[Callback]] = {
+    "stop_on_nan": StopOnNaN,
+    "curves": Curves,
+    "predictions": PredictionWriter,
+    "model_memory": ModelMemory,
+    "effective_batch": EffectiveBatch,
+    "provenance": Provenance,
+    "progress_bar": ProgressBar,
+}
+
 
 class PreimageCLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict` of any model on any data, from YAML files."""
@@ -107,6 +118,12 @@ class PreimageCLI(LightningCLI):
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(CPUPrecision, "cpu_precision")
+        for name, kind in ALWAYS_ON.items():
+            path = f"callbacks.{kind.__name__}"
+            does = (kind.__doc__ or "").split("\n")[0]
+            parser.add_argument(
+                f"--{name}", type=kind | None, default={"class_path": path}, help=f"{does} null for none."
+            )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -186,21 +203,13 @@ class PreimageCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         always: list[Callback] = [
-            self._get(self.config_init, "checkpoint"),
-            self._get(self.config_init, "last_checkpoint"),
-            self._get(self.config_init, "cpu_precision"),
-            StopOnNaN(),
-            Curves(),
-            PredictionWriter(),
-            ModelMemory(),
-            EffectiveBatch(),
-            Provenance(),
+            *(self._get(self.config_init, name) for name in ("checkpoint", "last_checkpoint", "cpu_precision")),
+            *(self._get(self.config_init, name) for name in ALWAYS_ON),
             RunDirectory(self.config_text),
             RunState(stoppers(yaml.safe_load(self.config_text)["trainer"])),
-            ProgressBar(),
         ]
         options = {**config, **kwargs}
-        always = settle_trainer(options, always)
+        always = settle_trainer(options, [callback for callback in always if callback is not None])
         try:
             trainer = self._instantiate_trainer(options, always)
         except TypeError as error:  # Lightning's answer to devices that are no number, among others

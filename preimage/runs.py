@@ -22,6 +22,7 @@ from preimage.locks import PATIENCE, Busy, locked
 LOCK = ".lock"
 #: What may change between two starts of one run: where it is, how it is watched, and of the data what is not learned.
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "weights_only", "checkpoint", "last_checkpoint", "trainer"}
+_PLACES |= {"stop_on_nan", "curves", "predictions", "model_memory", "effective_batch", "provenance", "progress_bar"}
 _DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
 #: What of the trainer is learned by; its other arguments say where, how long and how closely watched it trains.
 _TRAINED = {"accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"}

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from lightning_modules import Autoencoder, Classifier, Inversion
+from preimage.cli import ALWAYS_ON
 from tests.callbacks.test_checkpoints import SLURM
 from tests.conftest import QUICK, ROOT, Digits, Fails, Run, wait_for
 
@@ -326,3 +327,14 @@ def test_classifier_checkpoint_loads_without_the_encoders_run(run: Run, tmp_path
     path = tmp_path / "runs/classifier/version_0/checkpoints/last.ckpt"
     assert Classifier.load_from_checkpoint(path, weights_only=True).num_classes == 10
     run("test", *QUICK, *flags, "--model.encoder_checkpoint", pretrained, "--ckpt_path", path)
+
+
+def test_what_is_always_on_stands_in_the_config_and_can_be_changed_and_switched_off(run: Run) -> None:
+    runs = run("fit", *QUICK, "--trainer.callbacks=null", "--stop_on_nan.every_n_steps=7", "--curves=null")
+    config = yaml.safe_load((runs / "quickstart/version_0/config.yaml").read_text())
+    assert config["stop_on_nan"] == {"class_path": "callbacks.StopOnNaN", "init_args": {"every_n_steps": 7}}
+    assert config["curves"] is None
+    assert set(ALWAYS_ON) <= set(config)
+    assert not (runs / "quickstart/version_0/images/curves.png").exists()
+    run("fit", *QUICK, "--trainer.callbacks=null", "--ckpt_path=last", "--trainer.max_epochs=2")  # watched otherwise
+    assert (runs / "quickstart/version_0/images/curves.png").exists()

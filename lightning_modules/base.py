@@ -1,6 +1,5 @@
 """What every system shares: an encoder, its origin, whether it is frozen, and the optimiser of the rest."""
 
-import io
 import math
 import sys
 import warnings
@@ -25,7 +24,7 @@ from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
 from .networks.weights import check_fit, weights_hash
 from .precision import follow_dtype
-from .retired import renewed
+from .retired import renewed_checkpoint
 from .schedules import OneCycle
 from .shapes import check_shapes
 
@@ -380,15 +379,7 @@ class EncoderModule(LightningModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Builds a model from its checkpoint alone, as LightningModule does, also from one of an earlier version."""
         if isinstance(checkpoint_path, str | Path):
-            checkpoint = load_checkpoint(checkpoint_path)
-            given = checkpoint.get("hyper_parameters", {})
-            class_path, arguments = renewed(given.get("_class_path", cls.__name__), given)
-            if "_class_path" in given:
-                arguments["_class_path"] = class_path
-            if arguments != given:
-                checkpoint_path = io.BytesIO()
-                torch.save(checkpoint | {"hyper_parameters": arguments}, checkpoint_path)
-                checkpoint_path.seek(0)
+            checkpoint_path = renewed_checkpoint(checkpoint_path, cls.__name__)
         model: Self = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         return model
 

@@ -160,13 +160,12 @@ def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The options that make an experiment what it is."""
     parts = {key: value for key, value in deepcopy(dict(config)).items() if key not in _PLACES}
     trainer = config.get("trainer") or {}
-    for name, _ in _callbacks(trainer):
-        *path, option = _SEARCHED.get(name.rpartition(".")[2], ("",))
+    for name in {name.rpartition(".")[2] for name, _ in _callbacks(trainer)} & set(_SEARCHED):
+        *path, option = _SEARCHED[name]
         part: Any = parts
         for key in path:
             part = (part.get(key) or {}).get("init_args") or {}
-        if path:
-            part.pop(option, None)
+        part.pop(option, None)
     if command == "fit":
         parts["trainer"] = {key: trainer[key] for key in sorted(_TRAINED & set(trainer))}
         learning = re.compile("Averag|Finetun|Prun|Accumul")

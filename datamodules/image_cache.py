@@ -214,7 +214,12 @@ def _decode_all(work: Work, processes: int) -> Iterator[dict[str, str]]:
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(min(processes, len(starts)), context, _start_worker, (work,)) as pool:
         try:
-            yield from pool.map(_decode_chunk_of_worker, starts)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until each process ignores it
+            try:
+                chunks = pool.map(_decode_chunk_of_worker, starts)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield from chunks
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"a process that decodes the images of {work.source.root} was killed, perhaps for want of memory: free"

@@ -337,7 +337,8 @@ class EncoderModule(LightningModule):
         else:
             groups = [{"params": rest} | searched, {"params": encoder, "lr": self.encoder_lr}]
         optimizer = self.make_optimizer([group for group in groups if group["params"]])
-        if isinstance(optimizer, torch.optim.LBFGS) and self.trainer.accumulate_grad_batches > 1:
+        trainer = self._trainer  # none where the optimiser is made without one
+        if isinstance(optimizer, torch.optim.LBFGS) and trainer is not None and trainer.accumulate_grad_batches > 1:
             raise ValueError(
                 "LBFGS computes a step several times over one batch: set trainer.accumulate_grad_batches to 1, and"
                 " data.batch_size as large as a step shall be"
@@ -349,7 +350,7 @@ class EncoderModule(LightningModule):
                     f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
                 )
                 group["eps"] = FLOAT16_EPS
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in () if trainer is None else trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.strict:
                 self._check_measured("EarlyStopping", callback.monitor)
         if self.make_scheduler is None:

@@ -53,6 +53,8 @@ def at_least(least: int) -> Callable[[str], int]:
 
 def explain(error: Exception) -> str:
     """Puts an error of a run into one line, which begins with what is wrong and never with the name of its kind."""
+    if type(error).__name__ == "ProcessRaisedException":  # with the traceback of a process that Lightning has forked
+        return re.sub(r"^[\w.]+: ", "", str(error).strip().splitlines()[-1])
     text = " ".join(str(error).split())
     if "Does not validate" in text:
         from preimage.parsing import condense  # which imports all that can be named

@@ -24,7 +24,7 @@ LOCK = ".lock"
 _PLACES = {"run_dir", "ckpt_path", "test_after_fit", "weights_only", "checkpoint", "last_checkpoint", "trainer"}
 _PLACES |= {"stop_on_nan", "curves", "predictions", "model_memory", "effective_batch", "provenance", "progress_bar"}
 _DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
-#: What of the trainer is learned by; its other arguments say where, how long and how closely watched it trains.
+#: What of the trainer is learned by, and not where, how long and how closely watched it trains.
 _TRAINED = {"accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"}
 _TRAINED |= {"overfit_batches"}
 #: What a callback searches before a training, so that `config.yaml` has another value than was asked for.
@@ -97,6 +97,8 @@ class Run:
             return ""
         saved = load_checkpoint(last)
         epoch, step = saved.get("epoch", 0), saved.get("global_step", 0)
+        if type(epoch) is not int or type(step) is not int:
+            return ""  # a damaged checkpoint, which is refused later
         most_epochs, most_steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
         if most_epochs is None and most_steps == -1 and trainer.get("max_time") is None:
             most_epochs = 1000  # as Lightning has it
@@ -196,10 +198,9 @@ def claimed(folder: Path) -> AbstractContextManager[int]:
         Busy: Another process is at work on it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # The processes that Lightning has started for this one run the same command.
-    return (
-        locked(folder.with_name(f".{folder.name}.lock")) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext(-1)
-    )
+    if getattr(rank_zero_only, "rank", 0):  # a process that Lightning has started for this one runs the same command
+        return nullcontext(-1)
+    return locked(folder.with_name(f".{folder.name}.lock"))
 
 
 def experiment_directory(config: Namespace) -> Path:
@@ -304,15 +305,14 @@ class Beginning:
 
     def _none(self, where: list[Run], others: list[Run]) -> FileNotFoundError:
         """Says that there is no run to go on with, and what is there instead."""
-        name, place = f"{self.which}.ckpt", where[0].folder
         for run in others:
             if unlike := run.unlike(self.settings, self.command):
                 path = run.checkpoint(str(self.which))
-                cure = f"to go on nevertheless: --ckpt_path {path}" if path.is_file() else "and no such checkpoint"
+                cure = f"to go on nevertheless: --ckpt_path {path}" if path.is_file() else f"it is {run.folder}"
                 return FileNotFoundError(
-                    f"--ckpt_path {self.which}: no run of this configuration; the newest, {run.folder}, has"
-                    f" {unlike}; {cure}"
+                    f"--ckpt_path {self.which}: no run of this configuration; the newest has {unlike}; {cure}"
                 )
+        name, place = f"{self.which}.ckpt", where[0].folder
         return FileNotFoundError(f"--ckpt_path {self.which}: there is no checkpoints/{name} in {place}; train first")
 
     def _checkpoint(self, run: Run) -> str | None:

@@ -58,7 +58,9 @@ def odd_root(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     return root
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [name if name in ("VAE", "Inversion") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_two_processes_measure_and_predict_what_one_does(
     model: str, run: Run, odd_root: Path, tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_two_processes_measure_and_predict_what_one_does(
     assert {path.name for path in run_dir.parent.iterdir()} == {"version_0"}
 
 
+@pytest.mark.slow
 def test_started_processes_make_one_run_on_one_machine_and_on_two(run: Run, odd_root: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "runs/quickstart/version_0"
     overlays = [str(ROOT / f"configs/{name}.yaml") for name in ("trainer/ddp", "trainer/cpu", "logger/wandb")]

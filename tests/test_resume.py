@@ -39,7 +39,7 @@ TWO_ERRORS += ["--model.decoder", "MNISTDecoder", "--model.decoder.latent_dim", 
 TWO_ERRORS += ["--model.num_classes", "10"]
 SEMI = [
     "--model",
-    "Classifier",
+    "SemiSupervisedClassifier",
     "--model.encoder",
     "MNISTEncoder",
     "--model.head",
@@ -128,7 +128,10 @@ def check_same(whole: Path, resumed: Path) -> None:
                 assert same(state[part], second["callbacks"][key][part]), f"{name}.ckpt: {key} {part}"
 
 
-@pytest.mark.parametrize("flags", [VAE + PLATEAU, MAX_STEPS, TWO, TWO_ERRORS, SEMI])
+@pytest.mark.parametrize(
+    "flags",
+    [VAE + PLATEAU, TWO, *(pytest.param(flags, marks=pytest.mark.slow) for flags in (MAX_STEPS, TWO_ERRORS, SEMI))],
+)
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, flags: list[str]) -> None:
     assert fit(tmp_path / "whole", *flags) == 0
     resumed = tmp_path / "resumed"

@@ -37,7 +37,9 @@ def config(*names: str) -> list[str]:
     return [f"--config={CONFIGS / name}" for name in names]
 
 
-@pytest.mark.parametrize("overlay", [[], ["trainer/fast.yaml"]], ids=["plain", "fast"])
+@pytest.mark.parametrize(
+    "overlay", [[], pytest.param(["trainer/fast.yaml"], marks=pytest.mark.slow)], ids=["plain", "fast"]
+)
 def test_both_stages_run(run: Run, butterflies: list[str], overlay: list[str]) -> None:
     runs = run("fit", *config("butterflies/vae.yaml", *overlay), *butterflies, *SMALL)
     assert values(runs / "vae/version_0", "test/elbo")

@@ -47,7 +47,9 @@ def pretrain(run: Run, idx_root: Path, *overlays: str) -> None:
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)
-@pytest.mark.parametrize("overlay", [[], ["mnist/fashion.yaml"]], ids=["plain", "fashion"])
+@pytest.mark.parametrize(
+    "overlay", [[], pytest.param(["mnist/fashion.yaml"], marks=pytest.mark.slow)], ids=["plain", "fashion"]
+)
 def test_experiment_runs(config: str, overlay: list[str], run: Run, idx_root: Path) -> None:
     if overlay and config == "quickstart.yaml":
         pytest.skip("the overlay is for the MNIST configs")

@@ -33,7 +33,11 @@ DTYPES = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torc
 
 @pytest.mark.parametrize(
     ("model", "precision"),
-    [("Autoencoder", "16-true"), ("VAE", "64-true"), *((model, "bf16-true") for model in MODELS)],
+    [
+        ("Autoencoder", "16-true"),
+        ("VAE", "64-true"),
+        *(pytest.param(model, "bf16-true", marks=pytest.mark.slow) for model in MODELS),
+    ],
 )
 def test_every_command_works_in_every_precision(run: Run, model: str, precision: str) -> None:
     flags = [*QUICK, f"--trainer.precision={precision}", "--cpu_precision.force=true", "--trainer.callbacks=null"]
@@ -74,7 +78,7 @@ def test_a_checkpoint_with_the_encoder_in_a_group_of_its_own_goes_on(run: Run) -
     path = run("fit", *QUICK, "--model.encoder_lr=0.008") / "quickstart/version_0/checkpoints/last.ckpt"
     (state,) = torch.load(path, weights_only=True)["optimizer_states"]
     assert len(state["param_groups"]) == 2
-    run("fit", *QUICK, "--trainer.max_epochs=2", "--ckpt_path=last")
+    run("fit", *QUICK, "--trainer.max_epochs=2", f"--ckpt_path={path}")
     (after,) = torch.load(path, weights_only=True)["optimizer_states"]
     assert len(after["param_groups"]) == 1
     assert {float(value["step"]) for value in after["state"].values()} == {6.0}

@@ -124,7 +124,7 @@ def test_the_config_trains_resumes_and_loads_from_its_checkpoint_alone(run: Run)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--model.vat.epsilon=0"], ["epsilon=0", "positive"]),
+        (["--model.vat.epsilon=0"], ["vat.epsilon=0", "above 0"]),
         (["--model.freeze_encoder=true", "--model.cache_codes=true"], ["cache_codes false"]),
         (["--data.keep_unlabeled=false"], ["label_repeat=160", "keep_unlabeled true"]),
     ],

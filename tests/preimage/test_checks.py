@@ -44,6 +44,12 @@ def classifier(**kwargs: Any) -> m.Classifier:
     return m.Classifier(m.MNISTEncoder(), m.MLPHead(), **kwargs)
 
 
+def semi(**kwargs: Any) -> m.SemiSupervisedClassifier:
+    return m.SemiSupervisedClassifier(
+        m.MNISTEncoder(), m.MLPHead(), vat=m.VirtualAdversarialTraining(epsilon=2.0), **kwargs
+    )
+
+
 def both(**kwargs: Any) -> m.ClassifierReconstructor:
     return m.ClassifierReconstructor(m.MNISTEncoder(2), m.MNISTDecoder(2), **kwargs)
 
@@ -84,7 +90,7 @@ ARGUMENTS: list[tuple[Callable[..., Any], dict[str, list[Any]]]] = [
     ),
     (vae, {"free_bits": BELOW, "num_samples": ZERO, "num_importance_samples": [-1], "encoder_lr": [*ZERO, INF]}),
     (classifier, {"num_classes": [*ZERO, 1], "label_smoothing": [-0.1, 1, NAN], "num_samples": [-1]}),
-    (classifier, {"reconstruction_weight": BELOW}),
+    (semi, {"reconstruction_weight": BELOW}),
     (both, {"latent_dim": ZERO, "num_classes": [0, 1], "reconstruction_weight": BELOW}),
     (both, {"class_weights": [[1.0], [1.0, -1.0], [1.0, NAN], [0.0, 0.0], [1.0, INF], []]}),
     (search, {"image_size": ZERO, "channels": ZERO, "steps": ZERO, "lr": [*ZERO, INF]}),

@@ -104,7 +104,7 @@ def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: 
     assert "torch.nn.Linear" not in out
 
 
-@pytest.mark.parametrize("name", ["cli", "torch", "lightning.pytorch.cli"])
+@pytest.mark.parametrize("name", ["preimage.cli", "torch", "lightning.pytorch.cli"])
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "told to end\n")])
 def test_a_signal_amid_the_imports_ends_in_one_line(name: str, number: signal.Signals, said: str) -> None:
     code = "import os, signal, sys, types; sys.argv = ['preimage', 'fit', '--help']\n"

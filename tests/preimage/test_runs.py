@@ -174,7 +174,7 @@ def test_last_is_the_newest_run_of_the_same_configuration(run: Run, fails: Fails
     ):
         line = fails("fit", *QUICK, "--ckpt_path", "last", *flags)
         other = runs / "version_1"
-        assert f"no run of this configuration; the newest, {other}, has " in line
+        assert "no run of this configuration; the newest has " in line
         assert f"--ckpt_path {other}/checkpoints/last.ckpt" in line
         assert difference in line or "model.encoder.latent_dim=5, not 12" in line
     assert contents(runs / "version_1") == before
@@ -226,7 +226,7 @@ def test_what_cannot_be_gone_on_from_is_refused_or_trained_anew(run: Run, fails:
     for which in ("last", "auto"):
         line = fails("fit", *QUICK, *flags, "--ckpt_path", which)
         assert f"{tmp_path}/run holds a run without a checkpoints/last.ckpt to go on from" in line
-    assert "run, has model.optimizer.lr=0.008, not 1.0" in fails(
+    assert "the newest has model.optimizer.lr=0.008, not 1.0" in fails(
         "test", *QUICK, *flags, "--model.optimizer.lr", 1, "--ckpt_path", "best"
     )
     assert contents(tmp_path / "run") == before
@@ -301,7 +301,7 @@ def test_a_run_of_unknown_configuration_is_not_taken_for_another(run: Run, fails
     for text in ("{[", "", "[1]"):
         (folder / "config.yaml").write_text(text)
         line = fails("fit", *QUICK, "--ckpt_path", "last", "--trainer.max_epochs", 2)
-        assert f"{folder}, has no config.yaml that can be read" in line
+        assert "the newest has no config.yaml that can be read" in line
     run("fit", *QUICK, "--ckpt_path", folder / "checkpoints/last.ckpt", "--trainer.max_epochs", 2)
     assert epochs(folder) == 2
 

@@ -41,7 +41,7 @@ def test_two_nodes_that_write_a_file_at_a_time_do_not_meet(tmp_path: Path) -> No
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that is writing `file`, and has written half of it."""
-    code = "import time; from pathlib import Path; from files import write_atomically\n"
+    code = "import time; from pathlib import Path; from preimage.files import write_atomically\n"
     code += "def write(path): path.write_text('half'); Path('writes').touch(); time.sleep(600)\n"
     code += "write_atomically(Path('file'), write)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

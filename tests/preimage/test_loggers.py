@@ -262,7 +262,7 @@ def test_a_killed_service_of_wandb_costs_a_warning_at_any_moment(
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's list of processes")
 def test_a_killed_service_of_wandb_leaves_no_traceback_at_the_exit(tmp_path: Path) -> None:
     """Killed between the fit and the test, which imports what W&B looks at."""
-    code = "import sys, main, cli; from tests.preimage.test_loggers import kill_service; "
+    code = "import sys, main; from preimage import cli; from tests.preimage.test_loggers import kill_service; "
     code += "after = cli.PreimageCLI.after_fit; "
     code += "cli.PreimageCLI.after_fit = lambda self: (kill_service(), after(self)); main.main(sys.argv[1:])"
     flags = [*QUICK, *OVERLAY, "--trainer.logger.offline=true", "--trainer.default_root_dir", str(tmp_path)]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -232,12 +233,11 @@ def _decode_all(work: Work, processes: int) -> Iterator[dict[str, str]]:
             raise
 
 
-_work: Work  # of a worker process, handed over once and not with every chunk
+_work: ContextVar[Work] = ContextVar("work")  # of a worker process, handed over once and not with every chunk
 
 
 def _start_worker(work: Work) -> None:
-    global _work
-    _work = work
+    _work.set(work)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -252,7 +252,7 @@ def _end_with_parent() -> None:
 
 
 def _decode_chunk_of_worker(start: int) -> dict[str, str]:
-    return _decode_chunk(_work, start)
+    return _decode_chunk(_work.get(), start)
 
 
 def _decode_chunk(work: Work, start: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from preimage.checks import check_range
 
-from .pictures import Picture, decode
+from .pictures import Picture, class_names, decode
 from .reconstruction_grid import image_grid
 
 if TYPE_CHECKING:
@@ -34,18 +34,15 @@ class CodePlane(Picture):
         super().__init__(every_n_epochs)
         check_range("CodePlane", "[2, inf)", steps=steps)
         self.steps = steps
-        self._codes: list[Tensor] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps the codes of a batch that were decoded."""
-        if batch_idx == 0:
-            self._codes = []
         if "reconstruction" in outputs:
-            self._codes.append(outputs["code"].float().cpu())
+            self.kept.append(outputs["code"].float().cpu())
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
         """Decodes the grid, a row at a time."""
-        codes = torch.cat(self._codes) if self._codes else torch.empty(0, 0)
+        codes = torch.cat(self.kept) if self.kept else torch.empty(0, 0)
         if len(codes) < 2 or codes[0].numel() < 2:
             return None
         centre, axes = code_axes(codes.flatten(1))
@@ -62,7 +59,7 @@ class CodePlane(Picture):
 def _axis_names(trainer: Trainer, pl_module: LightningModule, length: int) -> list[str]:
     if length > 2:
         return ["first principal axis of the codes", "second principal axis of the codes"]
-    classes = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+    classes = class_names(trainer)
     if classes is not None and isinstance(getattr(pl_module, "head", None), nn.Identity):
         return [f"logit of {name}" for name in classes]
     return ["first number of the code", "second number of the code"]

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from preimage.files import write_atomically
 from preimage.loggers import WandbRunLogger
 
-from .pictures import Picture
+from .pictures import Picture, class_names
 from .run_directory import run_directory
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ class ConfusionMatrix(Picture):
         run_dir = run_directory(trainer)
         if run_dir is None:
             return None
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or [
-            str(i) for i in range(len(counts))
-        ]
+        names = class_names(trainer) or [str(i) for i in range(len(counts))]
         if trainer.testing:
             header = ["true\\predicted", *names]
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]

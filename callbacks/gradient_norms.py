@@ -28,7 +28,8 @@ class GradientNorms(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Logs the norms if it is time."""
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or trainer.global_step % every:
             return
         groups: dict[str, list[Tensor]] = defaultdict(list)
         for name, parameter in pl_module.named_parameters():

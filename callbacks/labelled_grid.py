@@ -8,7 +8,7 @@ from torch import Tensor
 
 from preimage.checks import check_range
 
-from .pictures import Picture
+from .pictures import Picture, class_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,27 +35,23 @@ class LabelledGrid(Picture):
         super().__init__(every_n_epochs)
         check_range("LabelledGrid", "[1, inf)", count=count)
         self.count = count
-        self._parts: list[dict[str, Tensor]] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps some images with all that belongs to them."""
-        if batch_idx == 0:
-            self._parts = []
         if "image" in outputs and "logits" in outputs:
             chosen = self.pick(trainer, batch_idx, len(outputs["image"]), self.count)
-            self._parts.append({key: outputs[key][chosen].cpu() for key in _KEYS if key in outputs})
+            self.kept.append({key: outputs[key][chosen].cpu() for key in _KEYS if key in outputs})
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
         """Writes label and prediction over each column."""
-        if not self._parts:
+        if not self.kept:
             return None
-        kept = {key: torch.cat([part[key] for part in self._parts]) for key in self._parts[0]}
+        kept = {key: torch.cat([part[key] for part in self.kept]) for key in self.kept[0]}
         prepare = getattr(pl_module.encoder, "prepare", None)
         rows = {} if prepare is None else {"input": prepare(kept["image"])}
         rows |= {key: kept[key] for key in ("target", "reconstruction") if key in kept}
         probabilities = kept["logits"].float().softmax(dim=1)
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        names = names or [str(number) for number in range(probabilities.shape[1])]
+        names = class_names(trainer) or [str(number) for number in range(probabilities.shape[1])]
         return labelled_figure(rows or {"image": kept["image"]}, kept["label"], probabilities, names)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from preimage.checks import check_range
 
-from .pictures import Picture
+from .pictures import Picture, class_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,27 +32,24 @@ class LatentProjection(Picture):
         check_range("LatentProjection", "[3, inf)", count=count)
         self.method = method
         self.count = count
-        self._codes: list[tuple[Tensor, Tensor]] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps some codes and their labels."""
-        if batch_idx == 0:
-            self._codes = []
         chosen = self.pick(trainer, batch_idx, len(outputs["code"]), self.count)
-        self._codes.append((outputs["code"][chosen].flatten(1).float().cpu(), outputs["label"][chosen].cpu()))
+        self.kept.append((outputs["code"][chosen].flatten(1).float().cpu(), outputs["label"][chosen].cpu()))
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
         """Projects and plots the codes."""
         if not trainer.is_global_zero:
             return None
-        if (count := sum(len(code) for code, _ in self._codes)) < 3:
+        if (count := sum(len(code) for code, _ in self.kept)) < 3:
             rank_zero_warn(f"LatentProjection: {count} codes are too few for a plane, and no picture is drawn")
             return None
-        codes, labels = (torch.cat(parts) for parts in zip(*self._codes, strict=True))
+        codes, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
         points = self._project(codes)
         from matplotlib.figure import Figure
 
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = class_names(trainer)
         figure = Figure(figsize=(7, 6), layout="constrained")
         axes = figure.add_subplot()
         for label in labels.unique().tolist():

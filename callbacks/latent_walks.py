@@ -32,21 +32,18 @@ class Interpolation(Picture):
         check_range("Interpolation", "[2, inf)", steps=steps)
         self.pairs = pairs
         self.steps = steps
-        self._images: list[tuple[Tensor, Tensor]] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps some codes and their images."""
-        if batch_idx == 0:
-            self._images = []
         if "target" in outputs:
             chosen = self.pick(trainer, batch_idx, len(outputs["code"]), 2 * self.pairs)
-            self._images.append((outputs["code"][chosen], outputs["target"][chosen]))
+            self.kept.append((outputs["code"][chosen], outputs["target"][chosen]))
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
         """Lays the rows out."""
-        if sum(len(codes) for codes, _ in self._images) < 2:
+        if sum(len(codes) for codes, _ in self.kept) < 2:
             return None
-        codes, targets = (torch.cat(parts) for parts in zip(*self._images, strict=True))
+        codes, targets = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
         count = len(codes) // 2  # the first half is paired with the second: neighbours are often of one class
         weights = torch.linspace(0, 1, self.steps, device=codes.device)
         path = torch.stack([torch.lerp(codes[:count], codes[count : 2 * count], weight) for weight in weights], dim=1)
@@ -76,20 +73,17 @@ class Traversal(Picture):
         self.dimensions = dimensions
         self.steps = steps
         self.span = span
-        self._codes: list[Tensor] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps the codes."""
-        if batch_idx == 0:
-            self._codes = []
         if "reconstruction" in outputs and outputs["code"].ndim == 2:
-            self._codes.append(outputs["code"])
+            self.kept.append(outputs["code"])
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
         """Lays the rows out."""
-        if sum(map(len, self._codes)) < 2:
+        if sum(map(len, self.kept)) < 2:
             return None
-        return image_grid(decode(pl_module, self.walk(torch.cat(self._codes).float())), self.steps)
+        return image_grid(decode(pl_module, self.walk(torch.cat(self.kept).float())), self.steps)
 
     def walk(self, codes: Tensor) -> Tensor:
         """The codes `(dimensions * steps, D)` to decode, given those of a split `(N, D)`."""

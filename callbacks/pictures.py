@@ -26,6 +26,10 @@ class Picture(Callback):
     """Base of callbacks that draw a picture from the outputs of validation and test.
 
     A subclass collects in `collect`, on rank 0, and draws in `draw`, which every rank calls since it may gather.
+
+    Attributes:
+        name: Folder of the pictures below `images/`, and their name in the loggers.
+        kept: What `collect` keeps of the split; empty at its first batch.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Picture(Callback):
         """
         check_range(type(self).__name__, "[0, inf)", every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
+        self.kept: list[Any] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps what is needed of the outputs of one validation or test step."""
@@ -73,6 +78,8 @@ class Picture(Callback):
 
     def _collect(self, trainer: Trainer, outputs: Any, batch_idx: int) -> None:
         if trainer.is_global_zero and self._due(trainer) and isinstance(outputs, dict):
+            if batch_idx == 0:
+                self.kept = []
             self.collect(trainer, outputs, batch_idx)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -103,6 +110,11 @@ class Picture(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws after the test."""
         self._draw(trainer, pl_module)
+
+
+def class_names(trainer: Trainer) -> list[str] | None:
+    """Names of the classes of the data, where it has any."""
+    return getattr(getattr(trainer, "datamodule", None), "class_names", None) or None
 
 
 def decode(pl_module: LightningModule, codes: Tensor) -> Tensor:

@@ -33,5 +33,6 @@ class Provenance(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds what is known so far."""
-        minutes = self._before + (time.monotonic() - self._start) / 60
+        now = time.monotonic()
+        minutes = self._before + (now - (self._start or now)) / 60  # a search saves, and loads again, before the start
         checkpoint[KEY] = {"minutes": minutes, "git_commit": self._commit, "precision": str(trainer.precision)}

@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 
 from preimage.checks import check_range
 
-from .pictures import Picture, save_below_images
+from .pictures import Picture, class_names, save_below_images
 
 
 class ReconstructionGrid(Picture):
@@ -39,29 +39,26 @@ class ReconstructionGrid(Picture):
         self.count = count
         self.columns = columns
         self.captions = captions
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        self._labels: list[int] = []
 
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps some targets and their reconstructions."""
-        if batch_idx == 0:
-            self._pairs, self._labels = [], []
         if "reconstruction" in outputs:
             chosen = self.pick(trainer, batch_idx, len(outputs["target"]), self.count)
-            self._pairs.append((outputs["target"][chosen].cpu(), outputs["reconstruction"][chosen].float().cpu()))
-            self._labels += outputs["label"][chosen].tolist()
+            parts = (outputs[key][chosen].cpu() for key in ("target", "reconstruction", "label"))
+            self.kept.append(tuple(parts))
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
         """Lays the images out: a row of originals, the row of their reconstructions, and so on."""
-        if not self._pairs:
+        if not self.kept:
             return None
-        targets, reconstructions = (torch.cat(images) for images in zip(*self._pairs, strict=True))
+        targets, reconstructions, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
+        reconstructions = reconstructions.float()
         pairs = {"target": as_bytes(targets), "reconstruction": as_bytes(reconstructions)}
         save_below_images(trainer, f"{self.name}/pairs.npz", lambda path: np.savez_compressed(path, **pairs))  # type: ignore[arg-type]
         if not self.captions:
             return reconstruction_grid(targets, reconstructions, self.columns)
-        known = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        names = ["" if label < 0 else known[label] if known else str(label) for label in self._labels]
+        known = class_names(trainer)
+        names = ["" if label < 0 else known[label] if known else str(label) for label in labels.tolist()]
         rows = []
         for start in range(0, len(names), self.columns):
             part = slice(start, start + self.columns)

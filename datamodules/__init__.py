@@ -1,4 +1,4 @@
-"""LightningDataModules: every one yields `(image, label)` batches, images as floats in [0, 1] `(B, C, H, W)`."""
+"""LightningDataModules: every one yields batches of the kind `Batch`, images as floats in [0, 1] `(B, C, H, W)`."""
 
 from .augmentation import PerImageAffine
 from .image_folder import ImageFolderDataModule

@@ -8,7 +8,7 @@ from torchmetrics import MetricCollection
 
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, reconstruction_metrics
-from .precision import full
+from .networks.precision import full
 
 
 def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from preimage.checks import check_range
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
+from .networks.precision import follow_dtype
 from .networks.weights import check_fit, weights_hash
-from .precision import follow_dtype
 from .retired import renewed_checkpoint
 from .schedules import OneCycle
 from .shapes import check_shapes

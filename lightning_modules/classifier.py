@@ -14,8 +14,8 @@ from preimage.checks import check_range
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import classification_metrics, reset
 from .networks.gaussian import GaussianEncoder
+from .networks.precision import full
 from .noise import fixed_noise
-from .precision import full
 
 
 class Classifier(EncoderModule):

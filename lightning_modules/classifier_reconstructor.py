@@ -13,7 +13,7 @@ from preimage.checks import check_range
 from .autoencoder import resize_to
 from .base import Batch, EncoderModule, Split, StepOutput
 from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
-from .precision import full
+from .networks.precision import full
 
 Reconstruction = Literal["joint", "detached", "none"]
 

@@ -11,7 +11,7 @@ from preimage.checks import check_range
 from .autoencoder import Autoencoder, resize_to
 from .base import Batch, Split, StepOutput
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
-from .precision import full
+from .networks.precision import full
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
 STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from

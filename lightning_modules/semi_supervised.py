@@ -13,7 +13,7 @@ from .checkpoints import load_part
 from .classifier import Classifier, mean_prediction
 from .metrics import MeanLoss
 from .networks.modes import in_evaluation
-from .precision import full
+from .networks.precision import full
 from .virtual_adversarial import VirtualAdversarialTraining
 
 

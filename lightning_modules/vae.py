@@ -16,8 +16,8 @@ from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_s
 from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
 from .networks.decoder import SigmoidDecoder
 from .networks.gaussian import GaussianEncoder
+from .networks.precision import full
 from .noise import fixed_noise
-from .precision import full
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from preimage.checks import check_range
 
-from .precision import full
+from .networks.precision import full
 
 
 class VirtualAdversarialTraining(nn.Module):

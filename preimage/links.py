@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from jsonargparse import Namespace
+
+from preimage.files import read_plain
 
 #: Options that are one number. What is none of the arguments of a class may be an attribute of it.
 LINKS = (
@@ -58,7 +59,7 @@ def link(config: Namespace, given: Namespace, flags: Sequence[str]) -> None:
         flags: The command line.
     """
     paths = [Path(str(path)) for path in given.get("config") or []]
-    files = [yaml.safe_load(path.read_text()) for path in paths if path.is_file()]
+    files = [read_plain(path) for path in paths if path.is_file()]
     for names in LINKS:
         options = [option for name in names for option in _options(name, config, files, given, flags)]
         leading = [option for option in options if option.key != "size"]  # a crop may be smaller than the image

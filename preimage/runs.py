@@ -16,13 +16,13 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from lightning_modules.checkpoints import load_checkpoint
-from preimage.files import check_inside, read_metrics, write_atomically
+from lightning_modules.retired import renewed_config
+from preimage.files import check_inside, read_metrics, read_plain, run_name, write_atomically
 from preimage.locks import PATIENCE, Busy, locked
 
 LOCK = ".lock"
-#: What may change between two starts of one run: where it is, how it is watched, and of the data what is not learned.
-_PLACES = {"run_dir", "ckpt_path", "test_after_fit", "weights_only", "checkpoint", "last_checkpoint", "trainer"}
-_PLACES |= {"stop_on_nan", "curves", "predictions", "model_memory", "effective_batch", "provenance", "progress_bar"}
+#: What makes an experiment what it is, beside what of the trainer is learned by; and of the data what is not.
+EXPERIMENT = {"seed_everything", "name", "model", "data", "cpu_precision"}
 _DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
 #: What of the trainer is learned by, and not where, how long and how closely watched it trains.
 _TRAINED = {"accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"}
@@ -34,22 +34,29 @@ _SEARCHED = {"LearningRateFinder": ("model", "optimizer", "lr"), "BatchSizeFinde
 class Run:
     """One training with all that comes of it."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, chosen: Path | None = None) -> None:
         """Looks at nothing yet.
 
         Args:
             folder: The run directory, whether there is one or not.
+            chosen: The checkpoint that is meant, where that is not the best one.
         """
         self.folder = Path(folder)
+        self.chosen = chosen
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What `config.yaml` holds; nothing where there is none, or none that can be read."""
+        """What `config.yaml` holds, as this version has it; nothing where there is none, or none that can be read."""
         try:
-            config = yaml.safe_load((self.folder / "config.yaml").read_text())
-        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            config = renewed_config(read_plain(self.folder / "config.yaml"))
+        except (OSError, ValueError):
             return {}
         return config if isinstance(config, dict) else {}
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return run_name(self.folder, self.config)
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `last` or `best` is, if there is one."""
@@ -57,9 +64,9 @@ class Run:
 
     @property
     def kept(self) -> Path:
-        """The best checkpoint, or the last one where there was no validation."""
+        """The chosen checkpoint, else the best one, or the last one where there was no validation."""
         best = self.checkpoint("best")
-        return best if best.is_file() else self.checkpoint("last")
+        return self.chosen or (best if best.is_file() else self.checkpoint("last"))
 
     @property
     def keeps_none(self) -> bool:
@@ -160,7 +167,7 @@ def _callbacks(trainer: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The options that make an experiment what it is."""
-    parts = {key: value for key, value in deepcopy(dict(config)).items() if key not in _PLACES}
+    parts = {key: value for key, value in deepcopy(dict(config)).items() if key in EXPERIMENT}
     trainer = config.get("trainer") or {}
     for name in {name.rpartition(".")[2] for name, _ in _callbacks(trainer)} & set(_SEARCHED):
         *path, option = _SEARCHED[name]

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from preimage.checks import check_range
 
-from ..precision import full
 from .decoder import SigmoidDecoder
 from .mnist import MNISTEncoder
+from .precision import full
 from .sizes import halved
 
 

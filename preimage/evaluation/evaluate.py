@@ -27,11 +27,11 @@ from preimage.evaluation.measures import (
     to_float,
 )
 from preimage.evaluation.readers import read_codes
-from preimage.evaluation.runs import Run, default_device, find_run, load_data, load_model
+from preimage.evaluation.runs import default_device, find_run, load_data, load_model
 from preimage.files import read_plain, sha256, write_atomically
 from preimage.locks import Busy
 from preimage.reporting.tables import markdown_table
-from preimage.runs import claimed
+from preimage.runs import Run, claimed
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
@@ -82,7 +82,7 @@ def _measure(
     device: torch.device,
 ) -> dict[str, Any]:
     """What `evaluation.json` holds, or is made to hold."""
-    checkpoint = {"file": run.checkpoint.name, "sha256": sha256(run.checkpoint)}
+    checkpoint = {"file": run.kept.name, "sha256": sha256(run.kept)}
     found = None if options.overwrite else _done(run, checkpoint, asked)
     if found is not None:
         print(f"{run.folder}: done, --overwrite measures again")
@@ -126,7 +126,7 @@ def evaluate(
     readable = not trained and "test" in known and "train" in known and len(known["train"][1].unique()) > 1
     notes = _notes(model, data, known, device) if readable else [_why_unread(trained)]
     seed = run.config.get("seed_everything")
-    provenance = load_checkpoint(run.checkpoint).get(KEY, {})
+    provenance = load_checkpoint(run.kept).get(KEY, {})
     return {
         "version": 1,
         "name": run.name,
@@ -163,8 +163,8 @@ def _done(run: Run, checkpoint: dict[str, str], asked: dict[str, Any]) -> dict[s
 
 def _training_minutes(run: Run) -> float | None:
     """Those of the whole training, of which the best checkpoint may be an early state; None where no file has them."""
-    last = run.folder / "checkpoints/last.ckpt"
-    minutes: float | None = load_checkpoint(last if last.is_file() else run.checkpoint).get(KEY, {}).get("minutes")
+    last = run.checkpoint("last")
+    minutes: float | None = load_checkpoint(last if last.is_file() else run.kept).get(KEY, {}).get("minutes")
     return minutes
 
 

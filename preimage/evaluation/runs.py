@@ -1,9 +1,9 @@
-"""Run directories, and the model and data that their `config.yaml` rebuilds."""
+"""The model and data that the `config.yaml` of a run rebuilds."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
@@ -12,24 +12,10 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from datamodules import InMemoryDataModule
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
-from lightning_modules.retired import renewed_config
-from preimage import runs
 from preimage.class_paths import check_class_paths
-from preimage.files import read_plain, run_name
+from preimage.files import read_plain
 from preimage.parsing import OneLineErrorParser, condense
-
-
-class Run(NamedTuple):
-    """A run directory, one of its checkpoints, and its configuration."""
-
-    folder: Path
-    checkpoint: Path
-    config: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Name of the experiment."""
-        return run_name(self.folder, self.config)
+from preimage.runs import Run
 
 
 def default_device() -> torch.device:
@@ -50,15 +36,15 @@ def find_run(path: str | Path) -> Run:
     folder = path if path.is_dir() else path.parent.parent
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} is no run directory: it has no config.yaml")
-    checkpoint = runs.Run(folder).kept if path.is_dir() else path
-    if not checkpoint.is_file():
+    run = Run(folder, None if path.is_dir() else path)
+    if not run.kept.is_file():
         raise FileNotFoundError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
-    config = renewed_config(read_plain(folder / "config.yaml"))
+    read_plain(folder / "config.yaml")  # says what is wrong with it
     try:
-        _ = config["model"]["class_path"], config["data"]["class_path"]
+        _ = run.config["model"]["class_path"], run.config["data"]["class_path"]
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.yaml'} does not say what model and data the run has") from error
-    return Run(folder, checkpoint, config)
+    return run
 
 
 def load_model(run: Run) -> EncoderModule:
@@ -68,11 +54,11 @@ def load_model(run: Run) -> EncoderModule:
         ValueError: The configuration builds no model of this project, or one that the checkpoint does not fit.
     """
     model: EncoderModule = _instantiate(run.folder, EncoderModule, "model", run.config["model"])
-    checkpoint = load_checkpoint(run.checkpoint)
+    checkpoint = load_checkpoint(run.kept)
     try:
         model.on_load_checkpoint(checkpoint)
     except ValueError as error:
-        raise ValueError(f"{run.checkpoint} does not fit {run.folder / 'config.yaml'}: {error}") from error
+        raise ValueError(f"{run.kept} does not fit {run.folder / 'config.yaml'}: {error}") from error
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 

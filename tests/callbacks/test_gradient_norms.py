@@ -53,3 +53,9 @@ def test_it_looks_only_now_and_then_and_leaves_frozen_layers_out(tmp_path: Path)
     assert figure is not None
     (panel,) = [axes for axes in figure.axes if axes.get_title() == "gradient_norm"]
     assert np.array_equal(panel.get_lines()[0].get_xdata(), [0, 4, 8])
+
+
+def test_a_training_that_logs_no_steps_has_no_norms(tmp_path: Path) -> None:
+    run = trainer(tmp_path, callbacks=[GradientNorms()], logger=RunLogger(tmp_path), log_every_n_steps=0)
+    run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(batch_size=4000))
+    assert not norms(tmp_path / "metrics.csv")

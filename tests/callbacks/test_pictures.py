@@ -45,7 +45,7 @@ def test_grid_shows_the_same_images_of_all_classes_at_every_epoch(tmp_path: Path
     assert first.shape == (4 * 58 + 2, 10 * 58 + 2, 3)
     assert np.array_equal(first[:60], second[:60])  # originals
     assert not np.array_equal(first[60:118], second[60:118])  # reconstructions of a model that learns
-    shown = torch.cat([target for target, _ in grid._pairs])
+    shown = torch.cat([target for target, *_ in grid.kept])
     with np.load(tmp_path / "images/reconstructions/pairs.npz") as arrays:
         assert np.array_equal(arrays["target"], (255 * shown).round().byte())
     labels = [int(data.val_set.labels[(data.val_set.images.float() / 255 == image).all((1, 2, 3))]) for image in shown]
@@ -58,8 +58,8 @@ def test_off_means_nothing_is_kept_or_drawn(tmp_path: Path) -> None:
     run = trainer(tmp_path, callbacks=pictures, logger=RunLogger(tmp_path))
     run.fit(model, data)
     assert not (tmp_path / "images").exists()
-    assert pictures[0]._pairs == []
-    assert pictures[1]._codes == []
+    assert pictures[0].kept == []
+    assert pictures[1].kept == []
     run.test(model, data, verbose=False)
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"reconstructions", "latents"}
 
@@ -149,7 +149,7 @@ def test_captions_name_the_class_of_each_image(tmp_path: Path) -> None:
     assert captioned is not None
     assert captioned.shape == (plain.shape[0] + 2 * 26 + 2, plain.shape[1], 3)  # a row for each pair, and its border
     assert np.array_equal(captioned[26:142], plain[:116])
-    names = [data.class_names[label] for label in grids[1]._labels]
+    names = [data.class_names[label] for *_, labels in grids[1].kept for label in labels.tolist()]
     assert np.array_equal(captioned[:26], caption_row(names[:10], plain.shape[1], 10))
     cells = [captioned[:26, 2 + 58 * column :][:, :55] for column in range(10)]
     for first, second in zip(range(9), range(1, 10), strict=True):
@@ -165,6 +165,6 @@ def test_long_captions_stay_in_their_column() -> None:
 
 def test_a_projection_of_two_codes_says_that_it_is_none(tmp_path: Path) -> None:
     picture = LatentProjection()
-    picture._codes = [(torch.rand(2, 5), torch.zeros(2))]
+    picture.kept = [(torch.rand(2, 5), torch.zeros(2))]
     with pytest.warns(UserWarning, match="LatentProjection: 2 codes are too few for a plane"):
         assert picture.draw(trainer(tmp_path), Autoencoder(MNISTEncoder(), MNISTDecoder())) is None

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,16 @@ def schedule(folder: Path) -> dict[str, float]:
     return dict(state)
 
 
+def minutes(folder: Path) -> float:
+    provenance = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["provenance"]
+    return float(provenance["minutes"])
+
+
 def test_the_learning_rate_that_was_found_is_used_and_recorded(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    start = time.monotonic()
     with caplog.at_level("INFO"):
         folder = run("fit", *QUICK, *RATE, "--test_after_fit") / "quickstart/version_0"
+    assert 0 < minutes(folder) < (time.monotonic() - start) / 60
     lr, size = recorded(folder)
     assert lr not in (0.008, 1e-3)
     assert size == 32
@@ -43,7 +51,9 @@ def test_the_learning_rate_that_was_found_is_used_and_recorded(run: Run, caplog:
 
 
 def test_the_batch_size_that_was_found_is_used_and_recorded(run: Run) -> None:
+    start = time.monotonic()
     folder = run("fit", *QUICK, *SIZE, "--test_after_fit") / "quickstart/version_0"
+    assert 0 < minutes(folder) < (time.monotonic() - start) / 60
     assert recorded(folder) == (0.008, 8)
     assert schedule(folder)["total_steps"] == schedule(folder)["last_epoch"] == 50
     run("fit", *QUICK, *SIZE, "--trainer.max_epochs=2", "--ckpt_path=last")

@@ -38,6 +38,15 @@ def test_a_run_is_tested_and_goes_on(name: str, kind: type[Classifier], run: Run
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
 
 
+@KINDS
+def test_a_run_of_an_earlier_version_is_the_newest_of_its_configuration(
+    name: str, kind: type[Classifier], run: Run, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(EARLIER / name, tmp_path / "runs" / name / "version_0")
+    run("test", f"--config={EARLIER / name / 'config.yaml'}", "--ckpt_path=last", "--trainer.limit_test_batches=1")
+    assert 0 <= values(folder, "test/accuracy")[0] <= 1
+
+
 @pytest.mark.parametrize("text", ["model: {class_path: Classifier}\n", "vat: [", "vat:\n", "model: 3\nvat: 3\n"])
 def test_other_text_is_left_alone(text: str) -> None:
     assert renewed_text(text) == text

@@ -17,8 +17,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from datamodules import InMemoryDataModule
+from preimage import runs
 from preimage.__main__ import main
-from preimage.evaluation import runs
 from preimage.evaluation.evaluate import table
 from preimage.evaluation.generation import _Given
 from preimage.evaluation.runs import find_run, load_data, load_model
@@ -316,6 +316,6 @@ def test_a_run_that_cannot_be_measured_is_named_after_the_table_of_the_others(
 def test_no_name_breaks_the_table() -> None:
     row = {"model": "VAE", "parameters": 1, "images_per_second": 1.0, "peak_memory_gb": 1.0}
     row |= dict.fromkeys(("reconstruction", "generation", "reading", "active_units", "training_minutes"))
-    lines = table([runs.Run(Path("runs/a|b/version_0"), Path("best.ckpt"), {})], [row]).splitlines()
+    lines = table([runs.Run(Path("runs/a|b/version_0"))], [row]).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith(r"| runs/a\|b/version_0 | VAE |")

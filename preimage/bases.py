@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_BASE = re.compile(r"^base:[ \t]*(.*?)[ \t]*(#.*)?$", re.MULTILINE)
+_BASE = re.compile(r"""^\ufeff?(["']?)base\1[ \t]*:(?!\S)[ \t]*(.*?)[ \t]*((?<!\S)#.*)?$""", re.MULTILINE)
 
 
 def with_bases(args: Sequence[str]) -> list[str]:
@@ -18,9 +18,8 @@ def with_bases(args: Sequence[str]) -> list[str]:
     """
     expanded: list[str] = []
     for place, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag in ("--config", "-c") and equals:
-            expanded += [f"--config={path}" for path in chain(Path(value))]
+        if joined := re.fullmatch(r"(--config=|-c=?)(.+)", arg):
+            expanded += [f"--config={path}" for path in chain(Path(joined[2]))]
         elif place and args[place - 1] in ("--config", "-c"):
             expanded[-1:] = [f"--config={path}" for path in chain(Path(arg))]
         else:
@@ -41,7 +40,7 @@ def _chain(path: Path, before: tuple[Path, ...]) -> Iterator[Path]:
         return  # the parser says what is wrong with it
     if found is None:
         return
-    base = path.parent / found[1].strip("\"'")
+    base = path.parent / found[2].strip("\"'")
     if not base.is_file():
         raise ValueError(f"{path}: its base {base} is not there: give the path from the folder of this file")
     if base.resolve() in before:

@@ -73,8 +73,10 @@ class OneLineErrorParser(LightningArgumentParser):
         return config
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
-        """Takes what an earlier version wrote, too; the base has been read before."""
-        config: Namespace = super().parse_string(renewed_text(without_base(content)), *args, **kwargs)
+        """Takes what an earlier version wrote, too, and one that sets nothing; the base has been read before."""
+        text = renewed_text(without_base(content))
+        text = text if re.search(r"^\s*(?!---)[^#\s]", text, re.MULTILINE) else "{}"
+        config: Namespace = super().parse_string(text, *args, **kwargs)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

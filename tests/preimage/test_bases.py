@@ -18,8 +18,27 @@ def test_a_config_is_read_behind_the_ones_it_varies(tmp_path: Path) -> None:
     read = [f"--config={name}" for name in names]
     assert with_bases(["fit", f"--config={three}", "--name=x"]) == ["fit", *read, "--name=x"]
     assert with_bases(["fit", "-c", str(three), "--config", str(one)]) == ["fit", *read, f"--config={one}"]
+    assert with_bases(["fit", f"-c{three}"]) == ["fit", *read]
     assert without_base(two.read_text()) == "# about it\n\nname: two\n"
     assert without_base("data:\n  base: kept\n") == "data:\n  base: kept\n"
+
+
+@pytest.mark.parametrize(
+    "line", ['"base": a#1.yaml', "base : a#1.yaml\r", "\ufeffbase: 'a#1.yaml' # it", "---\nbase: a#1.yaml"]
+)
+def test_a_base_may_be_written_in_all_the_ways_of_a_key(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a#1.yaml").write_text("name: one\n")
+    (tmp_path / "b.yaml").write_text(f"{line}\n", newline="")
+    assert chain(tmp_path / "b.yaml") == [tmp_path / "a#1.yaml", tmp_path / "b.yaml"]
+    assert "base" not in without_base((tmp_path / "b.yaml").read_text())
+
+
+def test_a_config_may_set_nothing(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "b.yaml").write_text(f"# as it is\nbase: {ROOT / 'configs/quickstart.yaml'}\n")
+    with pytest.raises(SystemExit) as stop:
+        run("fit", "--config", tmp_path / "b.yaml", "--print_config")
+    assert stop.value.code == 0
+    assert "name: quickstart" in capsys.readouterr().out
 
 
 def test_a_variation_trains_what_it_says_on_its_base(run: Run, tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) ->
     assert 4 <= saved["global_step"] <= 4 + 50
 
 
+@pytest.mark.slow
 def test_two_processes_learn_from_batches_without_a_label(tmp_path: Path) -> None:
     config = str(ROOT / "configs/mnist/classifier_100_semi.yaml")
     flags = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]

@@ -38,7 +38,8 @@ SWA += ["--trainer.callbacks.swa_epoch_start=2"]
 EMA = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
 LATE_EMA = [*EMA, "--trainer.callbacks.update_starting_at_step=5"]
 MEAN = ["--trainer.callbacks+=WeightAveraging"]
-KINDS = pytest.mark.parametrize("kind", [SWA, EMA, LATE_EMA, MEAN], ids=["swa", "ema", "late_ema", "mean"])
+OTHERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in (LATE_EMA, MEAN)]
+KINDS = pytest.mark.parametrize("kind", [SWA, EMA, *OTHERS], ids=["swa", "ema", "late_ema", "mean"])
 
 
 def fit(run: Run, kind: list[str], folder: Path, *flags: object) -> Path:

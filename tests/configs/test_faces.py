@@ -13,7 +13,13 @@ FACES = ROOT / "configs/faces"
 NARROW = ["--model.encoder.width=0.03", "--model.decoder.width=0.03", "--trainer.precision=32", "--data.batch_size=8"]
 
 
-@pytest.mark.parametrize("config", sorted(path.name for path in FACES.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "config",
+    [
+        "real_fake.yaml",
+        *(pytest.param(f"real_fake_{kind}.yaml", marks=pytest.mark.slow) for kind in ("detached", "full")),
+    ],
+)
 def test_experiment_runs(config: str, run: Run, face_root: Path, tmp_path: Path) -> None:
     data = [f"--data.root={face_root}", f"--data.cache_dir={tmp_path / 'cache'}"]
     keep = f"--trainer.callbacks+={Kept.__module__}.Kept"

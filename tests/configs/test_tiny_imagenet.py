@@ -16,7 +16,9 @@ SIZES = {"conv2": 208, "conv5": 192, "fc6": 128, "fc8": 128}
 
 
 @pytest.mark.parametrize("overlay", [[], ["original.yaml"]], ids=["plain", "original"])
-@pytest.mark.parametrize("layer", SIZES)
+@pytest.mark.parametrize(
+    "layer", [name if name == "fc8" else pytest.param(name, marks=pytest.mark.slow) for name in SIZES]
+)
 def test_alexnet_is_inverted(layer: str, overlay: list[str], run: Run, tiny_imagenet: Path) -> None:
     if overlay and layer != "fc8":
         pytest.skip("the overlay is tried on the smallest decoder")

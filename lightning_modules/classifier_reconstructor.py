@@ -10,15 +10,15 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from preimage.checks import check_range
 
-from .autoencoder import resize_to
-from .base import Batch, EncoderModule, Split, StepOutput
+from .autoencoder import Autoencoder, resize_to
+from .base import Batch, Split, StepOutput
 from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
 from .networks.precision import full
 
 Reconstruction = Literal["joint", "detached", "none"]
 
 
-class ClassifierReconstructor(EncoderModule):
+class ClassifierReconstructor(Autoencoder):
     """Predicts a class from the code of an encoder and rebuilds the image from the same code.
 
     The loss is the cross-entropy plus a multiple of the mean squared error. Where the code is as long as there are
@@ -56,7 +56,7 @@ class ClassifierReconstructor(EncoderModule):
                 class's share of the training split, 1 on average over its images.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
-        super().__init__(encoder, **kwargs)
+        super().__init__(encoder, decoder, **kwargs)
         check_range("model", "[1, inf)", latent_dim=latent_dim)
         check_range("model", "[2, inf)", num_classes=num_classes)
         weights = class_weights if isinstance(class_weights, list) else [1.0] * num_classes
@@ -65,7 +65,6 @@ class ClassifierReconstructor(EncoderModule):
             raise ValueError(
                 f"model.class_weights={class_weights} must be {num_classes} numbers from 0 up, not all of them 0"
             )
-        self.decoder = decoder
         self.latent_dim = latent_dim
         self.head = nn.Identity() if latent_dim == num_classes else nn.Linear(latent_dim, num_classes)
         self.num_classes = num_classes
@@ -112,15 +111,6 @@ class ClassifierReconstructor(EncoderModule):
             )
         logits: Tensor = self.head(code)
         return full(logits)
-
-    def decode(self, code: Tensor) -> Tensor:
-        """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
-        image: Tensor = self.decoder(code)
-        return full(image).contiguous()  # torchmetrics takes no other memory format
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
-        return self.decode(self.encode(images))
 
     def setup(self, stage: str) -> None:
         """Balances the classes at the start of a `fit`; later their weights come with the checkpoint."""

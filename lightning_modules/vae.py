@@ -10,10 +10,10 @@ from torchmetrics import Metric, MetricCollection
 
 from preimage.checks import check_range
 
-from .autoencoder import resize_to
-from .base import Batch, EncoderModule, Split, StepOutput
+from .autoencoder import Autoencoder, resize_to
+from .base import Batch, Split, StepOutput
 from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_standard_normal
-from .metrics import ActiveUnits, MeanLoss, reconstruction_metrics
+from .metrics import ActiveUnits, MeanLoss
 from .networks.decoder import SigmoidDecoder
 from .networks.gaussian import GaussianEncoder
 from .networks.precision import full
@@ -22,13 +22,14 @@ from .noise import fixed_noise
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 
 
-class VAE(EncoderModule):
+class VAE(Autoencoder):
     """Maximises a lower bound on the log-likelihood of images (Kingma and Welling 2014, arXiv 1312.6114).
 
     All bounds are in nats per image: summed over pixels and latent dimensions, averaged over samples and then images.
     """
 
     encoder: GaussianEncoder
+    decoder: SigmoidDecoder
 
     def __init__(
         self,
@@ -69,13 +70,13 @@ class VAE(EncoderModule):
                 which published figures take 200 to 5000; 0 for no estimate.
             kwargs: How the encoder starts and what trains, see `EncoderModule`.
         """
-        super().__init__(encoder, **kwargs)
+        super().__init__(encoder, decoder, **kwargs)
         if not isinstance(encoder, GaussianEncoder):
             raise ValueError(
                 f"model.encoder must be a GaussianEncoder, with heads for two, not {type(encoder).__name__}"
             )
         if not isinstance(decoder, SigmoidDecoder):
-            decoder = SigmoidDecoder(*decoder.children())
+            self.decoder = SigmoidDecoder(*decoder.children())
         if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
             raise ValueError(
                 "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
@@ -91,7 +92,6 @@ class VAE(EncoderModule):
             )
         if learn_variance and likelihood != "gaussian":
             raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
-        self.decoder = decoder
         self.latent_dim = latent_dim
         self.likelihood = likelihood
         self.pixel_log_variance: Tensor
@@ -107,7 +107,6 @@ class VAE(EncoderModule):
         self.importance_weighted = importance_weighted
         self.num_importance_samples = num_importance_samples
         self.train_metrics = MetricCollection(_bounds(), prefix="train/", compute_groups=False)
-        self.val_metrics, self.test_metrics = reconstruction_metrics("val/"), reconstruction_metrics("test/")
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.add_metrics(_bounds() | {"active_units": ActiveUnits(latent_dim)})
         if num_importance_samples:
@@ -122,19 +121,6 @@ class VAE(EncoderModule):
                 f"model.warmup_epochs={self.warmup_epochs} is not over after trainer.max_epochs={epochs}: the KL"
                 " divergence never has its full weight"
             )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
-        return self.reconstruct(images)
-
-    def decode(self, code: Tensor) -> Tensor:
-        """Maps codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]."""
-        images: Tensor = self.decoder(code)
-        return full(images).contiguous()  # torchmetrics takes no other memory format
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Rebuilds images `(B, C, H, W)` in [0, 1] from the means of their codes."""
-        return self.decode(self.encode(images))
 
     def sample(self, count: int) -> Tensor:
         """Draws images `(count, C, H, W)` in [0, 1] from the prior."""

@@ -1,14 +1,13 @@
 """The run directory: everything a run writes lies in one folder, and deleting the folder deletes the run."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from preimage.files import clear_leftovers, write_atomically
+from preimage.files import clear_leftovers, write_text
 from preimage.loggers import RunLogger, WandbRunLogger
 from preimage.runs import Run
 
@@ -40,9 +39,9 @@ class RunDirectory(Callback):
             if getattr(pl_module, "num_classes", None) is not None:
                 _check_order(classes, names)
             if stage == "fit" or not classes.exists():
-                write_atomically(classes, partial(Path.write_text, data=json.dumps(names, indent=2)))
+                write_text(classes, json.dumps(names, indent=2))
         if bad:
-            write_atomically(run_dir / "bad_images.json", partial(Path.write_text, data=json.dumps(bad, indent=2)))
+            write_text(run_dir / "bad_images.json", json.dumps(bad, indent=2))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)
@@ -61,7 +60,7 @@ class RunDirectory(Callback):
         for search in searches:
             search.record(trainer, config)
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        write_atomically(run_dir / "config.yaml", lambda file: file.write_text(text))
+        write_text(run_dir / "config.yaml", text)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the id of the W&B run, which a resumed run continues."""

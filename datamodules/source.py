@@ -44,7 +44,6 @@ class Source:
             ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
         """
         self.root = root
-        self.expected = expected
         #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
         self.changed: dict[str, int] = {}
         #: Paths of folders, of a zip file those that it lists.

@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,6 +52,29 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk has no name by itself
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write_text(text))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Writes a CSV file as `write_atomically` does.
+
+    Args:
+        path: The file.
+        rows: Values by column; those that a row lacks stay empty.
+        columns: The columns, by default all that the rows have, in their order.
+    """
+
+    def write(file: Path) -> None:
+        with file.open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, columns or list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -21,7 +21,7 @@ from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from preimage.commit import git_commit
-from preimage.files import write_atomically
+from preimage.files import write_rows
 
 
 class GuardedLogger(Logger):
@@ -284,7 +284,7 @@ class RunLogger(Logger):
         if new:
             rows = self._rows() if self.path.is_file() else []
             columns = self._columns + new
-            self._rewrite([*rows, *self._pending], columns)
+            write_rows(self.path, [*rows, *self._pending], columns)
             self._columns = columns
             return
         size = self.path.stat().st_size
@@ -305,7 +305,7 @@ class RunLogger(Logger):
         """Keeps the first rows: a killed run wrote the others after the checkpoint from which it is resumed."""
         if self.path.is_file():
             self._columns = self._header()
-            self._rewrite(self._rows()[:count], self._columns)
+            write_rows(self.path, self._rows()[:count], self._columns)
 
     def _header(self) -> list[str]:
         with self.path.open(newline="") as file:
@@ -315,12 +315,3 @@ class RunLogger(Logger):
         """The rows as they are written, of which a killed run may have left half a last one."""
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file, restval=""))
-
-    def _rewrite(self, rows: Sequence[Mapping[str, float | str]], columns: list[str]) -> None:
-        def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(rows)
-
-        write_atomically(self.path, write)

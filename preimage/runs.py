@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.retired import renewed_config
-from preimage.files import check_inside, read_metrics, read_plain, run_name, write_atomically
+from preimage.files import check_inside, read_metrics, read_plain, run_name, write_text
 from preimage.locks import PATIENCE, Busy, locked
 
 LOCK = ".lock"
@@ -143,7 +143,7 @@ class Run:
         path = self.folder / "config.yaml"
         if path.is_file() and Run(self.folder).unlike(yaml.safe_load(text), command):
             path.rename(next(place for n in count() if not (place := path.with_name(f"config_{n}.yaml")).exists()))
-        write_atomically(path, partial(Path.write_text, data=text))
+        write_text(path, text)
 
 
 def stoppers(trainer: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """`preimage sweep`: runs the points of a W&B sweep file without a server, and tables their results."""
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from preimage.errors import CommandParser
-from preimage.files import read_metrics, read_plain, write_atomically
+from preimage.files import read_metrics, read_plain, write_rows, write_text
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.sweep_file import LIMIT, Point, command_of, draw, grid, read_record, read_sweep
 
@@ -108,7 +107,7 @@ def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out / ".sweep.lock", PATIENCE):
         if read_record(path) == recorded:
-            write_atomically(path, lambda file: file.write_text(json.dumps({"seed": seed, "points": points}, indent=1)))
+            write_text(path, json.dumps({"seed": seed, "points": points}, indent=1))
             return points
     return _record(options, sweep)  # another process has written it in the meantime
 
@@ -189,7 +188,7 @@ def _finish(out: Path, index: int, code: int, minutes: float) -> None:
     run_dir = out / _name(index)
     minutes += _state(out, index).get("minutes", 0.0)
     state = {"status": "failed" if code else "finished", "minutes": minutes}
-    write_atomically(run_dir / "point.json", lambda file: file.write_text(json.dumps(state)))
+    write_text(run_dir / "point.json", json.dumps(state))
     lines = (out / f"{_name(index)}.log").read_text(errors="replace").strip().splitlines()
     print(f"{_name(index)}: {f'failed with code {code}: {(lines or [str()])[-1]}' if code else 'finished'}", flush=True)
 
@@ -238,12 +237,5 @@ def _write_table(out: Path, points: list[Point], metric: dict[str, Any] | None, 
         status = begun if index in others else state.get("status", begun)
         row = {"point": _name(index), **_flat(point), "status": status, "minutes": round(state.get("minutes", 0), 2)}
         rows.append(row | ({metric["name"]: _result(run_dir, metric)} if metric else {}))
-
-    def write(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(out / "sweep.csv", write)
+    write_rows(out / "sweep.csv", rows)
     print((out / "sweep.csv").read_text() + str(out / "sweep.csv"))

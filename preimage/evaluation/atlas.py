@@ -1,7 +1,6 @@
 """The atlas of a network: a decoder for each of several layers, in one table and one figure."""
 
 import argparse
-import csv
 import hashlib
 import json
 import math
@@ -21,7 +20,7 @@ from preimage.bases import chain
 from preimage.cli import PreimageCLI
 from preimage.evaluation.measures import BATCH, reconstruction_errors, to_float
 from preimage.evaluation.runs import default_device, load_data
-from preimage.files import read_metrics, read_plain, write_atomically
+from preimage.files import read_metrics, read_plain, write_atomically, write_rows, write_text
 from preimage.locks import Busy
 from preimage.reporting.tables import markdown_table
 from preimage.runs import Run, claimed
@@ -138,12 +137,12 @@ def _fit(options: argparse.Namespace, layer: str, overlay: dict[str, Any], setti
             print(f"{layer}: done, {run.folder}")
             return
         resumed = run.checkpoint("last").is_file()
-        write_atomically(path, lambda file: file.write_text(yaml.safe_dump(overlay)))
+        write_text(path, yaml.safe_dump(overlay))
         start = time.monotonic()
         flags = [f"--config={name}" for name in (*options.config, path)]
         PreimageCLI(["fit", *flags, f"--run_dir={run.folder}", "--ckpt_path=auto", "--test_after_fit", *rest])
         minutes = None if resumed else (time.monotonic() - start) / 60  # what passed before nobody knows
-        write_atomically(done, lambda file: file.write_text(json.dumps({"minutes": minutes, "settings": settings})))
+        write_text(done, json.dumps({"minutes": minutes, "settings": settings}))
 
 
 def _places(data: InMemoryDataModule, count: int) -> Tensor:
@@ -212,25 +211,19 @@ def _baseline(model: Inversion, images: Tensor, device: torch.device, path: Path
                 "psnr_64_few": _errors(model, images, device)["psnr_64"],
                 "psnr_64_search": _errors(search, images, device)["psnr_64"],
             }
-        write_atomically(path, lambda file: file.write_text(json.dumps(found)))
+        write_text(path, json.dumps(found))
     return {key: float(_noted(path, key, int | float)) for key in ("psnr_64_few", "psnr_64_search")}
 
 
 def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in reversed(rows) for key in row))
 
-    def write_csv(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
     def cell(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
     table = markdown_table(columns, [[cell(row.get(key)) for key in columns] for row in rows])
-    write_atomically(out / "atlas.csv", write_csv)
-    write_atomically(out / "atlas.md", lambda path: path.write_text(table))
+    write_rows(out / "atlas.csv", rows, columns)
+    write_text(out / "atlas.md", table)
 
 
 def atlas_figure(title: str, rows: list[dict[str, Any]], names: list[str], strips: list[Tensor]) -> "Figure":

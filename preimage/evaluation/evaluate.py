@@ -3,8 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +26,7 @@ from preimage.evaluation.measures import (
 )
 from preimage.evaluation.readers import read_codes
 from preimage.evaluation.runs import default_device, find_run, load_data, load_model
-from preimage.files import read_plain, sha256, write_atomically
+from preimage.files import read_plain, sha256, write_text
 from preimage.locks import Busy
 from preimage.reporting.tables import markdown_table
 from preimage.runs import Run, claimed
@@ -89,7 +87,7 @@ def _measure(
         return found
     found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
     found |= {"checkpoint": checkpoint, "options": asked}
-    write_atomically(run.folder / FILE, partial(Path.write_text, data=json.dumps(found, indent=2)))
+    write_text(run.folder / FILE, json.dumps(found, indent=2))
     return found
 
 

@@ -24,7 +24,7 @@ from datamodules.splits import balanced_subset
 from lightning_modules.checkpoints import load_checkpoint
 from preimage.cli import PreimageCLI
 from preimage.commands.label_efficiency import READERS
-from preimage.files import read_metrics, read_plain, sha256, write_atomically
+from preimage.files import read_metrics, read_plain, sha256, write_atomically, write_rows, write_text
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.reporting.charts import error_figure
 from preimage.reporting.label_errors import COLOURS, error_table, errors_of
@@ -102,7 +102,7 @@ def _claim(options: argparse.Namespace, flags: list[str]) -> None:
         raise ValueError(f"{path} does not say what the figures beside it were made by: give another --out")
     if known.setdefault(options.dataset, made_by) != made_by:
         raise ValueError(f"{options.out} has figures of another encoder or other options: give another --out")
-    write_atomically(path, lambda file: file.write_text(json.dumps(known, indent=2)))
+    write_text(path, json.dumps(known, indent=2))
 
 
 def read(path: Path) -> dict[Point, float]:
@@ -121,14 +121,8 @@ def read(path: Path) -> dict[Point, float]:
 
 def write(path: Path, found: dict[Point, float]) -> None:
     """Writes the accuracies, one point a line."""
-
-    def write_csv(file: Path) -> None:
-        with file.open("w", newline="") as lines:
-            writer = csv.writer(lines)
-            writer.writerow(COLUMNS)
-            writer.writerows([*point, f"{accuracy:.5f}"] for point, accuracy in sorted(found.items()))
-
-    write_atomically(path, write_csv)
+    rows = [point._asdict() | {"accuracy": f"{accuracy:.5f}"} for point, accuracy in sorted(found.items())]
+    write_rows(path, rows, COLUMNS)
 
 
 def add(path: Path, point: Point, accuracy: float) -> dict[Point, float]:

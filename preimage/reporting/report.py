@@ -7,7 +7,7 @@ from os.path import relpath
 from pathlib import Path
 from urllib.parse import quote
 
-from preimage.files import write_atomically
+from preimage.files import write_atomically, write_text
 from preimage.reporting.charts import describe, svg
 from preimage.reporting.label_errors import error_table, errors_of
 from preimage.reporting.page import error_figures, write_page
@@ -35,7 +35,7 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     write_atomically(out / "results.csv", lambda path: write_csv(path, findings.groups))
     write_atomically(out / "index.html", lambda path: write_page(path, title, findings, columns, comparisons))
     text = f"# {plain(title)}\n\n{_body(findings, pictures, out)}{_incomplete(findings)}"
-    write_atomically(out / "report.md", lambda path: path.write_text(text))
+    write_text(out / "report.md", text)
     if readme is not None and marked is not None:
         before, after = marked
         body = _body(findings, pictures, readme.parent)
@@ -67,7 +67,7 @@ def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comp
         pictures[path] = f"Test images of {comparison.data}, and what each model rebuilds of them"
     for place, figure in enumerate(error_figures(findings)):
         path = folder / f"few_labels_{place}.svg"
-        write_atomically(path, partial(Path.write_text, data=svg(figure)))
+        write_text(path, svg(figure))
         pictures[path] = describe(figure)
     return pictures
 

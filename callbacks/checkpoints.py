@@ -176,6 +176,7 @@ class StopOnNaN(Callback):
             every_n_steps: On a GPU and with several processes, look every n steps, since a look waits for the device
                 and for the others; else it is every step. The step that is named is the first bad one either way.
         """
+        check_range("stop_on_nan", "[1, inf)", every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._first_bad: Tensor | None = None
 

@@ -94,6 +94,11 @@ CONFIGS = [
     ("checkpoint: {monitor: val/nothing}\n", 1, "val/nothing"),
     ("checkpoint: {mode: median}\n", 2, "median"),
     ("last_checkpoint: {every_n_steps: 0}\n", 1, "last_checkpoint.every_n_steps=0"),
+    (
+        "stop_on_nan: {class_path: callbacks.StopOnNaN, init_args: {every_n_steps: 0}}\n",
+        1,
+        "stop_on_nan.every_n_steps=0",
+    ),
 ]
 
 

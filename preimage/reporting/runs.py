@@ -14,9 +14,10 @@ from typing import Any
 
 from preimage.files import read_metrics, read_plain, run_name
 
+# What makes an experiment what it is; other options watch it, and come and go with versions of this project.
+_EXPERIMENT = ("model", "data", "trainer", "checkpoint")
 # What says where and how a run went, not what it trained.
-_PLACES = {"run_dir", "ckpt_path", "test_after_fit", "name", "default_root_dir", "logger"}
-_PLACES |= {"enable_progress_bar", "enable_model_summary"}
+_PLACES = {"default_root_dir", "logger", "enable_progress_bar", "enable_model_summary"}
 # What a repetition of an experiment draws anew; other seeds, as of the split, say what is measured.
 _SEEDS = {"seed_everything", "label_seed"}
 
@@ -191,7 +192,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         if not run.config:
             continue
         name = run_name(run.path, run.config)
-        key = json.dumps([name, _comparable(run.config)], sort_keys=True, default=str)
+        key = json.dumps([name, _experiment(run)], sort_keys=True, default=str)
         group = groups.setdefault(key, Group(name, _class_name(run.config.get("model")), _data_name(run), []))
         group.runs.append(run)
     names: dict[str, list[Group]] = {}
@@ -236,6 +237,10 @@ def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
     return {prefix: float(tree)} if known else {}
 
 
+def _experiment(run: Run) -> Any:
+    return _comparable({key: run.config.get(key) for key in _EXPERIMENT})
+
+
 def _comparable(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {str(key): _comparable(value) for key, value in tree.items() if key not in _PLACES | _SEEDS}
@@ -273,7 +278,7 @@ def _labels(name: str, groups: Sequence[Group]) -> list[str]:
         return [name]
     if len({group.data for group in groups}) == len(groups):
         return [_on_data(group) for group in groups]
-    leaves = [_leaves(_comparable(group.runs[0].config)) for group in groups]
+    leaves = [_leaves(_experiment(group.runs[0])) for group in groups]
     keys = sorted({key for part in leaves for key in part}, key=lambda key: (not key.startswith(".data"), key))
     differing = [key for key in keys if len({part.get(key) for part in leaves}) > 1]
     labels = []

@@ -125,6 +125,14 @@ def test_seeds_of_a_config_are_one_row_with_mean_and_deviation(trained: Path, tm
     assert "| quickstart | 2 | 80.50 ± 0.71 |" in report
 
 
+def test_what_only_watches_a_run_makes_no_other_experiment_of_it(runs: Path) -> None:
+    path = runs / "quickstart/version_1/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    del config["provenance"]  # as an earlier version has it
+    path.write_text(yaml.safe_dump(config | {"curves": None}))
+    assert [len(group.runs) for group in read_findings([runs / "quickstart"]).groups] == [2]
+
+
 def test_extractors_are_never_mixed_in_a_column(trained: Path, tmp_path: Path) -> None:
     write_report([trained], tmp_path, "Title")
     rows = results(tmp_path)

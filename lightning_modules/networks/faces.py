@@ -9,6 +9,7 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from preimage.checks import check_range
 
+from .inverters import up_convolution
 from .sizes import scaled
 
 OutputActivation = Literal["sigmoid", "softmax", "tanh"]
@@ -86,9 +87,9 @@ class FaceDecoder(nn.Sequential):
             nn.Unflatten(1, (channels, 16, 16)),
         ]
         for narrower in (scaled(count, width) for count in (512, 256, 128)):
-            layers += [_double(channels, narrower), nn.LeakyReLU(0.1)]
+            layers += [up_convolution(channels, narrower), nn.LeakyReLU(0.1)]
             channels = narrower
-        super().__init__(*layers, _double(channels, out_channels), activations[output_activation])
+        super().__init__(*layers, up_convolution(channels, out_channels), activations[output_activation])
 
 
 class UnitTanh(nn.Module):
@@ -97,8 +98,3 @@ class UnitTanh(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Maps values of any shape to [0, 1]."""
         return (torch.tanh(values) + 1) / 2
-
-
-def _double(in_channels: int, out_channels: int) -> nn.Module:
-    """The transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1)

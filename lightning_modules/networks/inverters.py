@@ -112,12 +112,13 @@ def up_convolutions(channels: int, count: int, out_channels: int) -> list[nn.Mod
     widths = [max(1, channels >> i) for i in range(count - 1)]
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [_up_convolution(channels, width), nn.LeakyReLU(SLOPE)]
+        layers += [up_convolution(channels, width), nn.LeakyReLU(SLOPE)]
         channels = width
-    return [*layers, _up_convolution(channels, out_channels)]
+    return [*layers, up_convolution(channels, out_channels)]
 
 
-def _up_convolution(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+def up_convolution(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    """The transposed convolution that doubles height and width."""
     return nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1)
 
 

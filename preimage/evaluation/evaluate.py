@@ -114,7 +114,8 @@ def evaluate(
     """
     model, data = load_model(run).to(device), load_data(run.folder, flags)
     rebuild, test = rebuilder(model), data.test_set.images
-    trained = _encoder_run(model)
+    # Of an inversion, the codes are read in the evaluation of the run that trained the encoder.
+    trained = model.encoder_checkpoint if isinstance(model, Inversion) else None
     if not len(test):
         raise ValueError("an evaluation needs test images: the data has none")
     speed, memory = measure_speed(model.encoder, test, device)
@@ -122,7 +123,13 @@ def evaluate(
     splits = encode_splits(model, data, ["test"] if trained else ["train", "val", "test"], device)
     known = labelled(splits)
     readable = not trained and "test" in known and "train" in known and len(known["train"][1].unique()) > 1
-    notes = _notes(model, data, known, device) if readable else [_why_unread(trained)]
+    if readable:
+        notes = _notes(model, data, known, device)
+    elif trained:
+        notes = [f"its codes are read in the evaluation of {trained}"]
+    else:
+        why = "the data has no labels of two classes to learn from, or none to test"
+        notes = [f"nothing is read out of its codes, since {why}"]
     seed = run.config.get("seed_everything")
     provenance = load_checkpoint(run.kept).get(KEY, {})
     return {
@@ -193,19 +200,6 @@ def _active_units(model: EncoderModule, codes: torch.Tensor) -> int | None:
     metric = ActiveUnits(codes.shape[1])
     metric.update(codes)
     return int(metric.compute())
-
-
-def _encoder_run(model: EncoderModule) -> str | None:
-    """Which run trained the encoder that is inverted: the readers of its codes are part of that run's evaluation."""
-    return model.encoder_checkpoint if isinstance(model, Inversion) else None
-
-
-def _why_unread(trained: str | None) -> str:
-    if trained:
-        return f"its codes are read in the evaluation of {trained}"
-    return (
-        "nothing is read out of its codes, since the data has no labels of two classes to learn from, or none to test"
-    )
 
 
 def _notes(model: EncoderModule, data: InMemoryDataModule, splits: dict[str, Codes], device: torch.device) -> list[str]:

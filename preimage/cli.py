@@ -49,7 +49,7 @@ from preimage.locks import PATIENCE
 from preimage.parsing import OneLineErrorParser
 from preimage.processes import agree
 from preimage.runs import Beginning, Run, Start, experiment_directory, stoppers
-from preimage.trainer_options import check_trainer, settle_modes, settle_trainer
+from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
 
 #: What acts on every run, by its name in `config.yaml`, where it can be changed or switched off.
 ALWAYS_ON: dict[str, type[Callback]] = {
@@ -194,12 +194,9 @@ class PreimageCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's logger and the callbacks that are always on."""
         config = self._get(self.config_init, "trainer")
-        loggers = config.logger if isinstance(config.logger, list) else [config.logger]
-        kwargs["logger"] = [
-            RunLogger(self.run_dir),
-            *(logger for logger in loggers if not isinstance(logger, bool | None)),
-        ]
-        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        loggers = [logger for logger in as_list(config.logger) if not isinstance(logger, bool)]
+        kwargs["logger"] = [RunLogger(self.run_dir), *loggers]
+        plugins = as_list(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         always: list[Callback] = [
@@ -299,8 +296,7 @@ def _quieten() -> None:
 
 def _place_loggers(config: Namespace, run_dir: Path, command: str) -> None:
     """Puts the files of TensorBoard and W&B into the run directory, which relative `save_dir`s are relative to."""
-    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-    for logger in loggers:
+    for logger in as_list(config.trainer.logger):
         if not isinstance(logger, Namespace):
             continue
         init_args = logger.get("init_args", Namespace())

@@ -19,6 +19,7 @@ from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.retired import renewed_config
 from preimage.files import check_inside, read_metrics, read_plain, run_name, write_text
 from preimage.locks import PATIENCE, Busy, locked
+from preimage.trainer_options import as_list
 
 LOCK = ".lock"
 #: What makes an experiment what it is, beside what of the trainer is learned by; and of the data what is not.
@@ -159,10 +160,9 @@ def stoppers(trainer: Mapping[str, Any]) -> str:
 
 
 def _callbacks(trainer: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Class and configuration of the callbacks, of which a single one needs no list."""
-    given = trainer.get("callbacks") or []
-    parts = [part for part in (given if isinstance(given, list) else [given]) if isinstance(part, dict)]
-    return [(str(part.get("class_path", "")), part) for part in parts]
+    """Class and configuration of the callbacks."""
+    parts = as_list(trainer.get("callbacks"))
+    return [(str(part.get("class_path", "")), part) for part in parts if isinstance(part, dict)]
 
 
 def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:

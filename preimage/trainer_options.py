@@ -20,6 +20,11 @@ BAREBONES = ["enable_checkpointing", "enable_progress_bar", "enable_model_summar
 BAREBONES += ["num_sanity_val_steps", "profiler"]
 
 
+def as_list(option: Any) -> list[Any]:
+    """What an option of the trainer gives of which a single one needs no list."""
+    return option if isinstance(option, list) else [] if option is None else [option]
+
+
 def settle_modes(config: Namespace) -> None:
     """Fills in whether more or less of a monitored metric is better, where the user has not said.
 
@@ -54,8 +59,6 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
     Returns:
         Those of ours that stay.
     """
-    callbacks = options["callbacks"] or []
-    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
     barebones = options["barebones"]
     unwanted: list[type[Callback]] = []
     if barebones:  # measures the trainer's own speed: nothing is saved, logged or shown
@@ -67,7 +70,9 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
         unwanted.append(Checkpoint)
     if barebones or options["enable_progress_bar"] is False:
         unwanted.append(ProgressBar)
-    options["callbacks"] = [callback for callback in callbacks if not isinstance(callback, tuple(unwanted))]
+    options["callbacks"] = [
+        callback for callback in as_list(options["callbacks"]) if not isinstance(callback, tuple(unwanted))
+    ]
     if any(isinstance(callback, ProgressBar) for callback in options["callbacks"]):
         unwanted.append(ProgressBar)  # in favour of the user's
     return [callback for callback in ours if not isinstance(callback, tuple(unwanted))]

@@ -22,6 +22,8 @@ import yaml
 
 #: Ends the name of what is being written: locks on some shared disks do not hold between machines.
 _MACHINE = f"@{zlib.crc32(socket.gethostname().encode()):08x}"
+#: Options of data that say how it is had, and not what it is.
+DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
 _MARK = "[0-9a-f]" * 32
 _DAY = 86400
 

@@ -17,14 +17,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.retired import renewed_config
-from preimage.files import check_inside, read_metrics, read_plain, run_name, write_text
+from preimage.files import DATA_PLACES, check_inside, read_metrics, read_plain, run_name, write_text
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.trainer_options import as_list
 
 LOCK = ".lock"
-#: What makes an experiment what it is, beside what of the trainer is learned by; and of the data what is not.
-EXPERIMENT = {"seed_everything", "name", "model", "data", "cpu_precision"}
-_DATA_PLACES = {"download", "cache_dir", "num_workers", "code_cache_limit_gb"}
+#: What makes an experiment what it is, beside what of the trainer is learned by.
+_EXPERIMENT = {"seed_everything", "name", "model", "data", "cpu_precision"}
 #: What of the trainer is learned by, and not where, how long and how closely watched it trains.
 _TRAINED = {"accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"}
 _TRAINED |= {"overfit_batches"}
@@ -167,7 +166,7 @@ def _callbacks(trainer: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The options that make an experiment what it is."""
-    parts = {key: value for key, value in deepcopy(dict(config)).items() if key in EXPERIMENT}
+    parts = {key: value for key, value in deepcopy(dict(config)).items() if key in _EXPERIMENT}
     trainer = config.get("trainer") or {}
     for name in {name.rpartition(".")[2] for name, _ in _callbacks(trainer)} & set(_SEARCHED):
         *path, option = _SEARCHED[name]
@@ -185,7 +184,7 @@ def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
 def _difference(there: Any, here: Any, option: str = "") -> tuple[str, Any, Any] | None:
     if isinstance(there, dict) and isinstance(here, dict):
         # An option that only one of the two knows is one that came or went with a version of this project.
-        for key in (key for key in here if key in there and key not in _DATA_PLACES):
+        for key in (key for key in here if key in there and key not in DATA_PLACES):
             name = option if key in ("class_path", "init_args") else f"{option}.{key}".removeprefix(".")
             if found := _difference(there[key], here[key], name):
                 return found

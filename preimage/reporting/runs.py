@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from preimage.files import read_metrics, read_plain, run_name
+from preimage.files import DATA_PLACES, read_metrics, read_plain, run_name
 
 # What makes an experiment what it is; other options watch it, and come and go with versions of this project.
 _EXPERIMENT = ("model", "data", "trainer", "checkpoint")
 # What says where and how a run went, not what it trained.
-_PLACES = {"default_root_dir", "logger", "enable_progress_bar", "enable_model_summary"}
+_PLACES = {"default_root_dir", "logger", "enable_progress_bar", "enable_model_summary", *DATA_PLACES}
 # What a repetition of an experiment draws anew; other seeds, as of the split, say what is measured.
 _SEEDS = {"seed_everything", "label_seed"}
 

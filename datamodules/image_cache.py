@@ -96,9 +96,15 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]  # a build of PIL may lack one
 
 
+def in_8_bits(image: Image.Image) -> Image.Image:
+    """Scales a picture of 16 bits per pixel, which PIL's `convert` would clip; any other stays as it is."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which convert() would clip instead of scale
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    image = in_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

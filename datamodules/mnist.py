@@ -14,6 +14,7 @@ from preimage.checks import check_range
 
 from . import source
 from .idx import read_idx
+from .image_cache import in_8_bits
 from .in_memory import InMemoryDataModule, InMemoryImages
 from .splits import balanced_subset, stratified_split
 
@@ -107,8 +108,8 @@ class MNISTDataModule(InMemoryDataModule):
     def convert(self, image: Image.Image) -> Tensor:
         """Turns a picture into an image of this data, uint8 `(1, 28, 28)`: gray, its middle square, resized."""
         size = (self.image_size, self.image_size)
-        gray = ImageOps.fit(ImageOps.exif_transpose(image).convert("L"), size, Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(gray))[None]
+        gray = in_8_bits(ImageOps.exif_transpose(image)).convert("L")
+        return torch.from_numpy(np.array(ImageOps.fit(gray, size, Image.Resampling.BICUBIC)))[None]
 
     def prepare_data(self) -> None:
         """Downloads the files if asked to, and looks for them before any logger has opened a run."""

@@ -1,7 +1,6 @@
 """A trained representation that can be asked, from Python: what it makes of images, and what it rebuilds."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -84,12 +83,9 @@ class Model:
     def _verb(self, name: str) -> Callable[..., Tensor]:
         verb: Callable[..., Tensor] | None = getattr(self.module, name, None)
         if verb is None:
-            known = [word for word in ("encode", "decode", "reconstruct", "classify", "sample") if self._has(word)]
-            raise ValueError(f"{type(self.module).__name__} cannot {name}, only {', '.join(known)}")
+            known = [word for word in ("decode", "reconstruct", "classify", "sample") if hasattr(self.module, word)]
+            raise ValueError(f"{type(self.module).__name__} cannot {name}, only {', '.join(['encode', *known])}")
         return verb
-
-    def _has(self, name: str) -> bool:
-        return name == "encode" or hasattr(self.module, name)
 
     def _through(self, function: Callable[[Tensor], Tensor], images: Images) -> Tensor:
         return self._apply(function, as_batches(images, self.convert, self.size))
@@ -122,7 +118,7 @@ def load(
     """
     if layer is not None:
         features = FrozenFeatures(str(source), layer, weights, image_size)
-        return Model(features, partial(_square, size=image_size), device=device)
+        return Model(features, lambda image: torch.from_numpy(square(image, image_size).copy()), device=device)
     path = Path(source)
     if path.is_file() and not (path.parent.parent / "config.yaml").is_file():
         load_checkpoint(path)
@@ -132,10 +128,6 @@ def load(
     channels, side = (getattr(data, name, None) for name in ("channels", "image_size"))
     size = None if channels is None or side is None else (channels, side, side)
     return Model(load_model(run), data.convert, size, device)
-
-
-def _square(image: Image.Image, size: int) -> Tensor:
-    return torch.from_numpy(square(image, size).copy())
 
 
 def as_batches(images: Images, convert: Convert | None, size: tuple[int, int, int] | None) -> Iterator[Tensor]:

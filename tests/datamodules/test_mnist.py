@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms import v2
 
 from datamodules import MNISTDataModule
@@ -150,3 +152,9 @@ def test_download_is_asked_of_torchvision(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(FileNotFoundError):
         MNISTDataModule(dataset="kmnist", root=str(tmp_path)).prepare_data()
     assert len(calls) == 1
+
+
+def test_a_picture_of_16_bits_is_scaled_and_not_clipped() -> None:
+    pixels = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28) * 83
+    found = MNISTDataModule().convert(Image.fromarray(pixels))
+    assert np.array_equal(found[0], (pixels / 257).round())

@@ -75,14 +75,16 @@ def split_folders(names: list[str]) -> tuple[list[Entry], list[str]] | None:
 
 
 def _split_names(folders: Set[str]) -> dict[str, SplitName]:
-    """The split of each folder that names one, alone, or as one of a pair such as `seg_train` and `seg_test`."""
+    """The split of each folder that names one, alone, or as one of a pair, as `seg_train` and `2_seg_test`."""
     named = {folder: split for folder in folders if (split := split_named(folder))}
     alike: dict[str, dict[str, SplitName]] = defaultdict(dict)
     for folder in folders - set(named):
         words = re.split(r"[\W_]+", folder.lower())
         splits = [(word, split) for word in words if (split := split_named(word))]
         if len(splits) == 1:
-            alike[" ".join(word for word in words if word != splits[0][0])][folder] = splits[0][1]
+            alike[" ".join(word for word in words if word != splits[0][0] and not word.isdigit())][folder] = splits[0][
+                1
+            ]
     pairs = [same for same in alike.values() if len(set(same.values())) > 1]
     if len(pairs) > 1:
         names = sorted(name for same in pairs for name in same)

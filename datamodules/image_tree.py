@@ -54,8 +54,11 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
     if layout in ("auto", "csv"):
         entries, notes_of_tables, unused = from_tables(source, names, wanted or Wanted())
         notes += notes_of_tables
-    if layout in ("auto", "splits") and not entries and (found := split_folders(names)):
-        entries = found[0]
+    by_table = {entry.name for entry in entries}
+    to_test = all(entry.split in ("val", "test") for entry in entries)  # or there are none
+    found = split_folders(names) if to_test and layout in ("auto", "splits") else None
+    if found and (not entries or any(entry.label and entry.split == "train" for entry in found[0])):
+        entries += [entry for entry in found[0] if entry.name not in by_table]
         notes += found[1]
     if layout in ("auto", "folders") and not entries:
         entries = class_folders([(name, name.split("/")) for name in names])

@@ -183,7 +183,22 @@ class _Table:
             self.notes.append(
                 f"{self.where}: {self.columns[splits[0]]} does not hold train, val and test: it is not read"
             )
-        return [self._entry(images, line, cells, files[0], labels[0], split) for line, cells in rows]
+        entries = [self._entry(images, line, cells, files[0], labels[0], split) for line, cells in rows]
+        guessed = not any(wanted) and _plain(self.columns[labels[0]]) not in set().union(*LABELS)
+        return (self._doubt(images, self.columns[labels[0]], entries) if guessed else None) or entries
+
+    def _doubt(self, images: "_Images", column: str, entries: list[tuple[Entry, str]]) -> Unused | None:
+        """Looks whether the only other column, or class folders tell the classes: it may say who took the pictures."""
+        pairs = {(_class_folder(entry.name), entry.label) for entry, _ in entries}
+        folders, labels = {folder for folder, _ in pairs}, {label for _, label in pairs}
+        if len(labels) == 1 and len(set(map(_class_folder, images.names))) > 1:
+            return Unused(f"{self.where}: {column} is {labels.pop()} in all rows, and no label")
+        if len(folders) > 1 and not len(pairs) == len(folders) == len(labels):
+            raise ValueError(
+                f"{self.where}: the labels may be {column}, or the folders, as {max(folders)}/: set"
+                f" --data.label_column {column!r}, or --data.layout folders or splits to read no table"
+            )
+        return None
 
     def _named(self, name: str) -> int | None:
         if name in self.columns:
@@ -289,6 +304,11 @@ def _path(cell: str, folder: str) -> str:
     """The path that a cell holds; one that climbs out of the table's folder as a path from the root."""
     path = cell.replace("\\", "/").removeprefix("./")
     return posixpath.normpath(posixpath.join(folder, path)) if ".." in path.split("/") else path
+
+
+def _class_folder(name: str) -> str:
+    """The folders of an image but those that name splits."""
+    return "/".join(part for part in name.split("/")[:-1] if not split_named(part))
 
 
 def _stem(file: str) -> str:

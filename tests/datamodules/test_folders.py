@@ -42,6 +42,7 @@ def summary(tree: ImageTree) -> str:
         ("train/good:3 test/good:1 test/bad:2 ground_truth/bad:2", "test/bad:2 test/good:1 train/good:3"),
         ("a/train:2 a/test:1 b/train:1 b/test:2", "test/a:1 test/b:2 train/a:2 train/b:1"),
         ("seg_train/seg_train/a:2 seg_train/seg_train/b:1 seg_test/seg_test/b:1", "test/b:1 train/a:2 train/b:1"),
+        ("01_train/a:2 01_train/b:1 02_test/b:1", "test/b:1 train/a:2 train/b:1"),
         ("images-train/a:2 images-train/b:1 images-val:2", "train/a:2 train/b:1"),
         ("train_station:1 test_tube:2", "/test_tube:2 /train_station:1"),
         ("a:2 b:2 test/a:1 test/b:1", "test/a:1 test/b:1 train/a:2 train/b:2"),

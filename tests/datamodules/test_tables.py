@@ -119,6 +119,25 @@ def test_tables_that_share_images(tmp_path: Path) -> None:
         found(root, {"val.csv": "id,y\n0,a\n"})
 
 
+def test_a_table_of_the_test_images_joins_the_class_folders_of_the_others(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", "train/a/1.jpg", "train/b/2.jpg", "test/1.jpg", "test/2.jpg")
+    tree = found(root, {"test_labels.csv": "filename,label\n1.jpg,b\n2.jpg,a\n"})
+    assert labels(tree) == {"train/a/1.jpg": "a", "train/b/2.jpg": "b", "test/1.jpg": "b", "test/2.jpg": "a"}
+    assert Counter(tree.splits) == {"train": 2, "test": 2}
+
+
+def test_what_stands_beside_class_folders_is_no_label_of_itself(tmp_path: Path) -> None:
+    root = make(tmp_path / "data", *(f"train/{name}.jpg" for name in ("a/1", "a/2", "b/3", "b/4")), "test/b/5.jpg")
+    tree = found(root, {"info.csv": "file,camera\n1.jpg,old\n2.jpg,old\n"})
+    assert (tree.class_names, len(tree.names)) == (["a", "b"], 5)
+    assert any("camera is old in all rows, and no label" in note for note in tree.notes)
+    rows = "file,camera\n1.jpg,old\n2.jpg,new\n3.jpg,new\n"
+    with pytest.raises(ValueError, match=r"info\.csv: the labels may be camera, or the folders, as b/: set"):
+        found(root, {"info.csv": rows})
+    assert found(root, {}, label_column="camera").class_names == ["new", "old"]
+    assert found(root, {"info.csv": "file,kind\n1,x\n2,x\n3,y\n4,y\n5,y\n"}).class_names == ["x", "y"]
+
+
 def test_tables_within_split_folders_and_of_one_folder_of_images(root: Path, tmp_path: Path) -> None:
     rows = table("image,label", rows=[("Image_0.jpg", "a"), ("Image_1.jpg", "b")])
     tree = found(root, {"train/labels.csv": rows, "test/labels.csv": rows})

@@ -44,6 +44,8 @@ class AveragedWeights(WeightAveraging):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves the average to where the module has been moved by now; float64 stays float64."""
+        if sum(isinstance(one, AveragedWeights) for one in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise ValueError("trainer.callbacks: one average of weights at a time, each would train on by the other's")
         dtype = torch.promote_types(pl_module.dtype, torch.float32)  # type: ignore[arg-type]
         self._average.to(device=self._device or pl_module.device, dtype=dtype)
 

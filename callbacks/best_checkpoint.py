@@ -44,6 +44,11 @@ class BestCheckpoint(ModelCheckpoint):
         """
         if filename == "last":
             raise ValueError("checkpoint.filename=last is the file of the newest state: give another name")
+        if kwargs.get("dirpath") is not None:
+            raise ValueError(
+                f"checkpoint.dirpath={kwargs['dirpath']}: the checkpoints of a run are in its folder, where --ckpt_path"
+                " looks for them: choose that by --run_dir or --trainer.default_root_dir"
+            )
         if filename in (None, BEST):
             metric = "" if monitor is None else f"-{monitor.replace('/', '_')}={{{monitor}:.4f}}"
             filename = BEST if save_top_k in (0, 1) else f"epoch={{epoch}}-step={{step}}{metric}"

@@ -289,6 +289,7 @@ def _quieten() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
         ".*You are trying to `self.log.*barebones",
+        ".*could not find the monitored key in the returned metrics.*",  # no validation, or none yet: then last.ckpt
         ".*args parameter is intended to run from within Python.*",  # as `atlas` and `label-efficiency` do
     ):
         warnings.filterwarnings("ignore", message)

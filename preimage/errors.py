@@ -13,6 +13,7 @@ _KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
 _HINTS = {
     "loaded state dict": "the checkpoint is of another optimizer, start without --ckpt_path",
     "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
+    "per-parameter options": "leave out model.encoder_lr, which makes a second group",
     "can't allocate memory": "a size of the model is too large for this machine",
 }
 
@@ -61,6 +62,7 @@ def explain(error: Exception) -> str:
 
         text = condense(str(error))
     text = re.sub(r"\.? Not a valid subclass of \w+", "", text)  # said of every class that could not be made
+    text = re.sub(r" HINT: Did you call `log\(.*`LightningModule`\?", "", text)  # it is not the user who would
     text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -43,11 +44,12 @@ class OneLineErrorParser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
 
     def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
-        """Takes 1 for the integer where both kinds of number are meant, and no mode for that of the metric."""
+        """Takes 1 for the integer where both are meant, a list as it stands, and no mode for that of the metric."""
         added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
         for action in self._actions:
             if action.dest in added and hasattr(action, "_typehint"):
                 action._typehint = exact_numbers(action._typehint)
+                action._check_type = partial(_as_it_stands, action._check_type)  # type: ignore[attr-defined]
                 # Defaults that config.yaml could not hold.
                 if isinstance(action.default, torch.device):
                     action.default = str(action.default)
@@ -85,6 +87,14 @@ class OneLineErrorParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {condense(message)} (see {self.prog.split(' [')[0]} --help)\n")
+
+
+def _as_it_stands(
+    check: Callable[..., Any], value: Any, append: bool = False, cfg: Any = None, mode: Any = None
+) -> Any:
+    """Hides from a list the one that it replaces, whose n-th class jsonargparse has the new n-th one inherit from."""
+    replaces = isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+    return check(value, append=append, cfg=None if replaces and not append else cfg, mode=mode)
 
 
 def exact_numbers(typehint: Any) -> Any:

@@ -271,7 +271,7 @@ class Beginning:
             raise ValueError("--run_dir is empty: give a folder, or leave it out for the next version_N")
         experiment = experiment_directory(self.config)
         candidates = self._candidates(experiment)
-        if self.settings["trainer"].get("fast_dev_run"):  # writes nothing
+        if self.settings["trainer"].get("fast_dev_run") or self.settings["trainer"].get("barebones"):  # writes nothing
             run = (candidates or [Run(experiment / "version_0")])[0]
             return Start(str(run.folder), self._checkpoint(run))
         busy = None

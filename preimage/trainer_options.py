@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.metrics import direction
 from preimage.checks import check_range
+from preimage.files import check_inside
 
 #: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
 FOLLOWERS = (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau)
@@ -58,7 +59,18 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
 
     Returns:
         Those of ours that stay.
+
+    Raises:
+        ValueError: A user's checkpoints would leave the run, or write over its own.
     """
+    for callback in as_list(options["callbacks"]):
+        if isinstance(callback, ModelCheckpoint) and callback.filename is not None:
+            check_inside("ModelCheckpoint.filename", callback.filename)
+            if callback.filename in ("best", "last") and callback.dirpath is None:
+                raise ValueError(
+                    f"ModelCheckpoint.filename={callback.filename} is what --{'last_' * (callback.filename == 'last')}"
+                    "checkpoint writes in this folder: give another name"
+                )
     barebones = options["barebones"]
     unwanted: list[type[Callback]] = []
     if barebones:  # measures the trainer's own speed: nothing is saved, logged or shown

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datamodules import MNISTDataModule
 from lightning_modules import Autoencoder, MNISTDecoder, MNISTEncoder
-from tests.conftest import QUICK, Run
+from tests.conftest import QUICK, Fails, Run
 from tests.preimage.test_cli import values, weights
 from tests.test_resume import same
 
@@ -106,3 +106,8 @@ def test_a_resumed_run_averages_as_one_that_was_not_stopped(run: Run, tmp_path: 
         keys = ["state_dict", "optimizer_states", "lr_schedulers", "global_step"]
         for key in [*keys, *({"current_model_state", "averaging_state"} & first.keys())]:
             assert same(first[key], second[key]), f"{name}.ckpt: {key}"
+
+
+def test_two_averages_at_a_time_are_refused(fails: Fails) -> None:
+    flags = ["--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks+=WeightAveraging"]
+    assert "one average of weights at a time" in fails("fit", *QUICK, *flags)

@@ -112,3 +112,21 @@ def test_early_stopping_knows_the_direction_and_a_mode_that_is_given_is_kept(run
     with pytest.warns(UserWarning, match="checkpoint: mode min is kept"):
         runs = run("fit", *flags, "--checkpoint.mode=min")
     assert epochs(runs) == {"best.ckpt": 0, "last.ckpt": 3}
+
+
+def test_a_metric_that_is_not_logged_is_named_without_advice_for_programmers(fails: Fails) -> None:
+    line = fails("fit", *QUICK, "--checkpoint.monitor=val/own", "--checkpoint.mode=min")
+    assert "'val/own'" in line
+    assert "LightningModule" not in line
+
+
+@pytest.mark.parametrize("name", ["best", "last", "../../{epoch}", "/tmp/{epoch}"])
+def test_a_users_own_checkpoints_leave_those_of_the_run_alone(fails: Fails, tmp_path: Path, name: str) -> None:
+    flags = ["--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.filename={name}"]
+    assert "ModelCheckpoint.filename" in fails("fit", *QUICK, *flags)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_checkpoints_of_two_runs_are_never_in_one_folder(fails: Fails, tmp_path: Path) -> None:
+    line = fails("fit", *QUICK, f"--checkpoint.dirpath={tmp_path / 'elsewhere'}")
+    assert "choose that by --run_dir" in line

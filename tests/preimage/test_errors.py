@@ -47,6 +47,10 @@ def test_values_are_joined_to_the_flags_that_a_command_hands_on() -> None:
         ),
         (MisconfigurationException("`x` is wrong"), "`x` is wrong"),
         (ModuleNotFoundError("No module named 'mine'"), "No module named 'mine'"),
+        (
+            ValueError("LBFGS doesn't support per-parameter options"),
+            "LBFGS doesn't support per-parameter options: leave",
+        ),
         (KeyError("epoch"), "unexpected KeyError: 'epoch'"),
         (MemoryError(), "unexpected MemoryError"),
         (RuntimeError("value cannot be converted to type float without overflow"), "value cannot be converted to type"),

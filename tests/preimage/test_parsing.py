@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,14 @@ def test_a_users_own_numbers_stay_what_they_are(monkeypatch: pytest.MonkeyPatch)
         '--data.other={"a": 3}',
     ]
     assert repr(cli(monkeypatch, *flags).datamodule.numbers) == "[1, 1, 2.0, 3]"
+
+
+def test_a_list_of_classes_takes_nothing_over_from_the_one_it_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = [{"class_path": "ModelCheckpoint"}, {"class_path": "LatentProjection"}]
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": kinds}}))
+    for flags in (["--config", tmp_path / "two.yaml"], [f"--trainer.callbacks={json.dumps(kinds)}"]):
+        one, other = cli(monkeypatch, *flags).config.fit.trainer.callbacks
+        assert one.init_args.every_n_epochs is None  # and not that of the second of the two in quickstart.yaml
+        assert other.init_args.every_n_epochs == 5

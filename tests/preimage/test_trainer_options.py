@@ -32,6 +32,8 @@ def test_it_works_from_fit_to_test(
 ) -> None:
     runs = run("fit", *QUICK, *flags, "--test_after_fit")
     assert {path.name for path in runs.glob("quickstart/version_0/checkpoints/*")} == files
+    writes = not any(flag.startswith(("--trainer.barebones", "--trainer.fast_dev_run")) for flag in flags)
+    assert (runs / "quickstart/version_0/config.yaml").exists() == writes
     output = capsys.readouterr()
     assert ("test/mse" in output.out) == ("--trainer.barebones=true" not in flags)
     assert "Trainer(" not in output.out + output.err

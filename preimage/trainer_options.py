@@ -71,6 +71,9 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
                     f"ModelCheckpoint.filename={callback.filename} is what --{'last_' * (callback.filename == 'last')}"
                     "checkpoint writes in this folder: give another name"
                 )
+        if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is None:
+            rank_zero_info("ModelCheckpoint.save_last is left to --last_checkpoint, which writes last.ckpt anyway")
+            callback.save_last = None
     barebones = options["barebones"]
     unwanted: list[type[Callback]] = []
     if barebones:  # measures the trainer's own speed: nothing is saved, logged or shown

@@ -130,3 +130,9 @@ def test_a_users_own_checkpoints_leave_those_of_the_run_alone(fails: Fails, tmp_
 def test_checkpoints_of_two_runs_are_never_in_one_folder(fails: Fails, tmp_path: Path) -> None:
     line = fails("fit", *QUICK, f"--checkpoint.dirpath={tmp_path / 'elsewhere'}")
     assert "choose that by --run_dir" in line
+
+
+def test_last_is_written_once_beside_a_users_own_checkpoints(run: Run) -> None:
+    mine = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"]
+    runs = run("fit", *scored("val/own_loss", 2, 1), *mine, *mine, "--trainer.callbacks.monitor=val/loss")
+    assert epochs(runs).keys() == {"best.ckpt", "last.ckpt", "epoch=1-step=2.ckpt", "epoch=1-step=2-v1.ckpt"}

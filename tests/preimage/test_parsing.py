@@ -6,7 +6,7 @@ import yaml
 
 from datamodules import MNISTDataModule
 from preimage.cli import PreimageCLI
-from tests.conftest import QUICK
+from tests.conftest import QUICK, Fails
 
 LIMITS = [f"limit_{split}_batches" for split in ("train", "val", "test", "predict")]
 LIMITS += ["overfit_batches", "val_check_interval"]
@@ -54,3 +54,9 @@ def test_a_users_own_numbers_stay_what_they_are(monkeypatch: pytest.MonkeyPatch)
         '--data.other={"a": 3}',
     ]
     assert repr(cli(monkeypatch, *flags).datamodule.numbers) == "[1, 1, 2.0, 3]"
+
+
+def test_a_number_that_is_none_is_not_taken_for_a_class(fails: Fails) -> None:
+    line = fails("fit", *QUICK, "--model.optimizer.lr=fast", code=2)
+    assert "Expected a float. Got value: fast" in line
+    assert "class fast" not in line

@@ -70,9 +70,11 @@ class Model:
         """Logits `(N, num_classes)` of images."""
         return self._through(self._verb("classify"), images)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Images `(N, C, h, w)` in [0, 1] of codes `(N, ...)`, as `encode` gives them."""
-        return self._apply(self._verb("decode"), codes.split(BATCH))
+    def decode(self, codes: Tensor | NDArray[Any]) -> Tensor:
+        """Images `(N, C, h, w)` in [0, 1] of codes `(N, ...)`, as `encode` gives them, a tensor or an array."""
+        weight = next(self.module.parameters(), torch.empty(0))
+        rows = torch.as_tensor(codes, dtype=weight.dtype)
+        return self._apply(self._verb("decode"), rows.split(BATCH))
 
     def sample(self, count: int) -> Tensor:
         """Draws images `(count, C, h, w)` in [0, 1] from the prior."""
@@ -165,10 +167,11 @@ def as_float(images: Tensor) -> Tensor:
     Raises:
         ValueError: They have another shape, type or range.
     """
+    given = tuple(images.shape)
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"{tuple(images.shape)} is no shape of images: give (N, C, H, W), with one or three channels")
+        raise ValueError(f"{given} is no shape of images: give (N, C, H, W), with one or three channels")
     if images.dtype == torch.uint8:
         return images.float() / 255
     if not images.is_floating_point():
@@ -191,7 +194,7 @@ def _each(images: Any, convert: Convert | None) -> Iterator[Tensor]:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             yield converted
-    elif isinstance(images, Tensor | np.ndarray):
+    elif isinstance(images, Tensor | np.ndarray) and not str(images.dtype).startswith(("object", "<U")):
         yield from as_float(torch.as_tensor(images))
     elif isinstance(images, Iterable):
         for image in images:

@@ -142,6 +142,8 @@ def condense(message: str) -> str:
     if missing is None:
         return text
     name = missing[1]
+    if number := re.match(r"(.*Expected an? (?:float|int))\b", text):  # where a number is wanted, it is not a class
+        return f"{number[1]}. Got value: {name}"
     known = [*lightning_modules.__all__, *datamodules.__all__, *callbacks.__all__]
     guess = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {guess[0]}?" if guess else "give the import path of a class, or the name of one of ours"

@@ -52,6 +52,7 @@ def test_a_run_is_asked_in_three_lines(digits_run: Path) -> None:
     assert torch.allclose(model.encode(images), codes, atol=1e-6)
     assert torch.allclose(model.reconstruct(images), rebuilt, atol=1e-6)
     assert torch.allclose(model.decode(codes), rebuilt, atol=1e-6)
+    assert torch.allclose(model.decode(codes.double().numpy()), rebuilt, atol=1e-6)
     assert not model.module.training
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
     assert torch.allclose(load(digits_run / "checkpoints/last.ckpt").encode(images), codes, atol=1e-6)
@@ -79,7 +80,16 @@ def test_files_folders_and_archives_are_converted_as_the_data_module_does(faces:
     with zipfile.ZipFile(faces.parent / "pictures.zip", "w") as archive:
         for path in paths:
             archive.write(path, path.relative_to(faces))
-    for same in (faces, str(faces), paths, map(Image.open, paths), faces.parent / "pictures.zip"):
+    names = np.array([str(path) for path in paths])
+    for same in (
+        faces,
+        str(faces),
+        paths,
+        names,
+        names.astype(object),
+        map(Image.open, paths),
+        faces.parent / "pictures.zip",
+    ):
         assert torch.allclose(colour.encode(same), expected, atol=1e-6)  # type: ignore[arg-type]
     assert torch.allclose(colour.encode([paths[2], paths[0]]), expected[[2, 0]], atol=1e-6)
     assert torch.allclose(colour.encode([faces, pixels[:1], paths[1]]), expected[[0, 1, 2, 3, 0, 1]], atol=1e-6)
@@ -102,6 +112,7 @@ def test_a_layer_of_a_network_is_asked_too(faces: Path) -> None:
         (torch.zeros(2, 3, 32, 32, dtype=torch.int64), "int64 have no known range"),
         (torch.rand(2, 5, 32, 32), r"\(2, 5, 32, 32\) is no shape of images"),
         (torch.rand(32, 32), "is no shape of images"),
+        (np.zeros((32, 32, 3), np.uint8), r"^\(32, 32, 3\) is no shape of images"),
         ([], "there is no image"),
         (3, "int is no image"),
         (["b/text.png"], r"text\.png: its content is no image"),

@@ -7,7 +7,7 @@ import yaml
 
 from datamodules import MNISTDataModule
 from preimage.cli import PreimageCLI
-from tests.conftest import QUICK
+from tests.conftest import QUICK, Fails
 
 LIMITS = [f"limit_{split}_batches" for split in ("train", "val", "test", "predict")]
 LIMITS += ["overfit_batches", "val_check_interval"]
@@ -66,3 +66,9 @@ def test_a_list_of_classes_takes_nothing_over_from_the_one_it_replaces(
         one, other = cli(monkeypatch, *flags).config.fit.trainer.callbacks
         assert one.init_args.every_n_epochs is None  # and not that of the second of the two in quickstart.yaml
         assert other.init_args.every_n_epochs == 5
+
+
+def test_a_number_that_is_none_is_not_taken_for_a_class(fails: Fails) -> None:
+    line = fails("fit", *QUICK, "--model.optimizer.lr=fast", code=2)
+    assert "Expected a float. Got value: fast" in line
+    assert "class fast" not in line

@@ -87,6 +87,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works in a folder of the test's own, for commands that make a run without going on to train it."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command line in process, with outputs below `tmp_path / "runs"`, and returns that folder."""
     monkeypatch.setattr(sys, "argv", ["preimage"])

@@ -16,6 +16,7 @@ from preimage.cli import PreimageCLI
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs"
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def trainer(monkeypatch: pytest.MonkeyPatch, *overlays: str, flags: tuple[str, ...] = ()) -> Trainer:

@@ -25,6 +25,8 @@ class Fixed(Encoder):
         super().__init__(28, 1, 6)
 """
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 
 def sizes(monkeypatch: pytest.MonkeyPatch, *args: str) -> dict[str, Any]:
     """What the arguments of a `fit` come to, by their flags; nothing is built."""

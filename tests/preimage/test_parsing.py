@@ -9,6 +9,7 @@ from datamodules import MNISTDataModule
 from preimage.cli import PreimageCLI
 from tests.conftest import QUICK, Fails
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 LIMITS = [f"limit_{split}_batches" for split in ("train", "val", "test", "predict")]
 LIMITS += ["overfit_batches", "val_check_interval"]
 

@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from preimage.private_api import BatchNorm
 
 
 class AveragedWeights(WeightAveraging):
@@ -99,7 +100,7 @@ class AveragedWeights(WeightAveraging):
             return
         self._outdated = False
         model, device = self._average.module.train(), next(self._average.module.parameters()).device
-        norms = {part: part.momentum for part in model.modules() if isinstance(part, _BatchNorm) and part.training}
+        norms = {part: part.momentum for part in model.modules() if isinstance(part, BatchNorm) and part.training}
         data: Any = getattr(trainer, "datamodule", None)
         if not norms or data is None:
             return

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from preimage.checks import check_range
 from preimage.files import write_atomically
+from preimage.private_api import cluster_environment, requeue_from, validates_next
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -73,7 +74,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._saved_at = self._asked_at = self._step, time.monotonic()
         self._ask_next = self._step
         signals = [signal.SIGINT, signal.SIGTERM]
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
             signals.append(environment.requeue_signal)
         if threading.current_thread() is threading.main_thread():
@@ -88,9 +89,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Saves if it is time, and stops after the step in which a signal came."""
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
         # Lightning would resume behind a validation that is still to come: the save waits until it is over.
-        loop = trainer.fit_loop
-        validates = loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        if stepped and self._step >= self._ask_next and not trainer.is_last_batch and not validates:
+        if stepped and self._step >= self._ask_next and not trainer.is_last_batch and not validates_next(trainer):
             received, due = self._agree(trainer)
             if received or due:
                 self._save(trainer)
@@ -144,9 +143,7 @@ class LastCheckpoint(ModelCheckpoint):
         if received == signal.SIGINT:
             raise KeyboardInterrupt
         if received != signal.SIGTERM:
-            # Lightning's handler saves once more and calls scontrol; its file of its own would be shared by all runs.
-            connector: Any = trainer._checkpoint_connector
-            connector.hpc_save_path = lambda folder: self.best_model_path
+            requeue_from(trainer, self.best_model_path)  # Lightning's handler saves once more, and calls scontrol
             self._handlers[received](received, None)
         raise SIGTERMException(128 + received)
 

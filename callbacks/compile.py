@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric, MetricCollection
 
+from preimage.private_api import is_compiled
+
 
 class Compile(Callback):
     """Compiles the networks of a module in place with `torch.compile`, so that checkpoints keep their names.
@@ -41,5 +43,5 @@ class Compile(Callback):
                 )
             networks = [known[name] for name in self.modules]
         for network in networks:
-            if network._compiled_call_impl is None:  # a test after the training takes what is there
+            if not is_compiled(network):  # a test after the training takes what is there
                 network.compile(backend=self.backend, mode=self.mode)

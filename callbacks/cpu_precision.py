@@ -5,6 +5,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from preimage.private_api import cpu_has, onednn_has
+
 
 class CPUPrecision(Callback):
     """Computes in float32 where half precision is asked for on a CPU without its instructions, and says so.
@@ -45,7 +47,7 @@ def has_instructions(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False  # torch's own kernels convert number by number
     if dtype == torch.float16:
-        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+        return onednn_has("fp16")
     # With any AVX-512, torch leaves it to oneDNN, which without AVX512_BF16 is slower than in float32.
-    emulated = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and not emulated
+    emulated = cpu_has("avx512") and not cpu_has("avx512_bf16")
+    return onednn_has("bf16") and not emulated

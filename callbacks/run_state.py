@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torchmetrics import Metric
 
 from preimage.loggers import RunLogger
+from preimage.private_api import UPDATE_COUNT, can_stop_early, restore_loaders
 
 KEY = "run_state"
 
@@ -42,7 +43,7 @@ class RunState(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(processes, own)
         rows = [logger.rows() for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]
-        ended = trainer.should_stop and trainer.fit_loop._can_stop_early
+        ended = trainer.should_stop and can_stop_early(trainer)
         checkpoint[KEY] = {"processes": processes, "rows": rows, "stopped": self.stoppers if ended else None}
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         if progress["total"]["started"] == progress["total"]["completed"]:
@@ -68,8 +69,8 @@ class RunState(Callback):
         loaded, self._loaded = self._loaded, None
         if loaded is None:
             return
+        restore_loaders(trainer)
         loop = trainer.fit_loop
-        loop._load_combined_loader_states()  # Lightning leaves it out where a schedule has asked for the loader before
         progress = loop.epoch_progress.total
         if progress.ready == progress.completed:
             loop.epoch_loop.restarting = False  # with max_steps, Lightning takes every start for one within an epoch
@@ -94,7 +95,7 @@ def _metrics(pl_module: LightningModule) -> Iterator[tuple[str, Metric]]:
 
 def _metric_state(metric: Metric) -> dict[str, Any]:
     """A metric's sums so far."""
-    return {**metric.metric_state, "_update_count": metric.update_count}
+    return {**metric.metric_state, UPDATE_COUNT: metric.update_count}
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

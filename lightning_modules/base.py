@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
 from preimage.checks import check_range
+from preimage.private_api import metric_defaults, trainer_of
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
@@ -149,7 +150,8 @@ class EncoderModule(LightningModule):
         try:
             return self._step(batch, split)
         except RuntimeError:
-            alone = self._trainer is None or self._trainer.world_size == 1  # else others may be waiting for this one
+            trainer = trainer_of(self)
+            alone = trainer is None or trainer.world_size == 1  # else others may be waiting for this one
             if batch.images is not None and batch.images.ndim == 4 and alone:
                 check_shapes(self, tuple(batch.images.shape[1:]))
             raise
@@ -220,8 +222,8 @@ class EncoderModule(LightningModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts weights, but no metric to a type of fewer digits, which would not hold the sums of a whole split."""
-        numbers: list[tuple[Any, str]] = [(self, key) for key in self._buffers]
-        numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in part._defaults]
+        numbers: list[tuple[Any, str]] = [(self, key) for key, _ in self.named_buffers(recurse=False)]
+        numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in metric_defaults(part)]
         before = [(part, key, getattr(part, key)) for part, key in numbers]
         super()._apply(fn, recurse)
         for part, key, value in before:
@@ -230,7 +232,8 @@ class EncoderModule(LightningModule):
                 new = new.to(torch.promote_types(value.dtype, new.dtype))
                 setattr(part, key, new)
                 if part is not self:
-                    part._defaults[key] = part._defaults[key].to(new.dtype)
+                    defaults = metric_defaults(part)
+                    defaults[key] = defaults[key].to(new.dtype)
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -337,7 +340,7 @@ class EncoderModule(LightningModule):
         else:
             groups = [{"params": rest} | searched, {"params": encoder, "lr": self.encoder_lr}]
         optimizer = self.make_optimizer([group for group in groups if group["params"]])
-        trainer = self._trainer  # none where the optimiser is made without one
+        trainer = trainer_of(self)  # none where the optimiser is made without one
         if isinstance(optimizer, torch.optim.LBFGS) and trainer is not None and trainer.accumulate_grad_batches > 1:
             raise ValueError(
                 "LBFGS computes a step several times over one batch: set trainer.accumulate_grad_batches to 1, and"

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from preimage.commit import git_commit
 from preimage.files import write_rows
+from preimage.private_api import guard_publishing
 
 
 class GuardedLogger(Logger):
@@ -205,9 +206,7 @@ class WandbRunLogger(GuardedLogger, _WandbLogger):
     def experiment(self) -> Any:
         """W&B's run, which bears that its service process ends: imports and `config` go to it without this logger."""
         run = super().experiment
-        interface = getattr(self._experiment, "_interface", None)
-        if interface is not None and "_publish" not in vars(interface):
-            interface._publish = partial(self._attempt, interface._publish)
+        guard_publishing(self._experiment, self._attempt)
         return run
 
 

@@ -6,7 +6,6 @@ import re
 import types
 from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -20,6 +19,7 @@ import lightning_modules
 from lightning_modules.retired import renewed_text
 from preimage.bases import without_base
 from preimage.files import read_plain
+from preimage.private_api import set_type, type_of, typed_actions, wrap_check
 from preimage.trainer_options import FOLLOWERS
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
@@ -46,17 +46,17 @@ class OneLineErrorParser(LightningArgumentParser):
     def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
         """Takes 1 for the integer where both are meant, a list as it stands, and no mode for that of the metric."""
         added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
-        for action in self._actions:
-            if action.dest in added and hasattr(action, "_typehint"):
-                action._typehint = exact_numbers(action._typehint)
-                action._check_type = partial(_as_it_stands, action._check_type)  # type: ignore[attr-defined]
+        for action in typed_actions(self):
+            if action.dest in added:
+                set_type(action, exact_numbers(type_of(action)))
+                wrap_check(action, _as_it_stands)
                 # Defaults that config.yaml could not hold.
                 if isinstance(action.default, torch.device):
                     action.default = str(action.default)
-                elif isinstance(action.default, Enum) and action._typehint is str:
+                elif isinstance(action.default, Enum) and type_of(action) is str:
                     action.default = action.default.value
                 if action.dest.split(".")[-1] == "mode" and issubclass(theclass, FOLLOWERS):
-                    action._typehint = Literal["min", "max"] | None
+                    set_type(action, Literal["min", "max"] | None)
                     action.default = None
                     action.help = "Whether less (min) or more (max) is better; by default what holds for the metric."
         return added

@@ -6,6 +6,8 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
+from preimage.private_api import has_pre_hook
+
 
 def full(values: Tensor) -> Tensor:
     """The values in float32, in which losses and metrics are computed; those of a network in float64 stay as they are.
@@ -24,7 +26,7 @@ def follow_dtype(model: nn.Module) -> None:
     """
     for layer in model.modules():
         weights = [] if layer is model else [p for p in layer.parameters(recurse=False) if p.is_floating_point()]
-        if weights and _cast not in layer._forward_pre_hooks.values():  # a test after the training finds it there
+        if weights and not has_pre_hook(layer, _cast):  # a test after the training finds it there
             layer.register_forward_pre_hook(_cast, with_kwargs=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from preimage.files import clear_leftovers, write_text
+from preimage.files import clear_leftovers, write_json, write_text
 from preimage.loggers import RunLogger, WandbRunLogger
 from preimage.runs import Run
 
@@ -39,9 +39,9 @@ class RunDirectory(Callback):
             if getattr(pl_module, "num_classes", None) is not None:
                 _check_order(classes, names)
             if stage == "fit" or not classes.exists():
-                write_text(classes, json.dumps(names, indent=2))
+                write_json(classes, names)
         if bad:
-            write_text(run_dir / "bad_images.json", json.dumps(bad, indent=2))
+            write_json(run_dir / "bad_images.json", bad)
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
                 logger.log_config(self.config)

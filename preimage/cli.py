@@ -137,9 +137,7 @@ class PreimageCLI(LightningCLI):
             check_class_paths(self.config[self.config.subcommand])
         except ValueError as error:
             parser.error(str(error))
-        given = parser.parse_args(args, defaults=False)
-        command = given.subcommand
-        link(self.config[command], given[command], parser.args)
+        link(self.config[self.config.subcommand], args)
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: Lightning would put the checkpoint's hyperparameters over the user's flags."""

@@ -5,7 +5,9 @@ import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
+import math
 import os
 import re
 import shutil
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+
+from preimage.locks import PATIENCE, locked
 
 #: Ends the name of what is being written: locks on some shared disks do not hold between machines.
 _MACHINE = f"@{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -44,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     clear_leftovers(path.parent, path.name)
     temporary = path.with_name(f".{_new_mark()}-{path.name}")
     try:
-        with _locked(temporary) as file:
+        with locked(temporary, PATIENCE) as file:
             write(temporary)
             os.fsync(file)
             temporary.replace(path)
@@ -58,7 +62,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file as `write_atomically` does."""
-    write_atomically(path, lambda file: file.write_text(text))
+    write_atomically(path, lambda file: file.write_bytes(text.encode()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file as `write_atomically` does."""
+    write_text(path, json.dumps(content, indent=2))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
@@ -69,14 +78,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
         rows: Values by column; those that a row lacks stay empty.
         columns: The columns, by default all that the rows have, in their order.
     """
-
-    def write(file: Path) -> None:
-        with file.open("w", newline="") as lines:
-            writer = csv.DictWriter(lines, columns or list(dict.fromkeys(key for row in rows for key in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns or list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
@@ -92,6 +98,22 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer holds it
             if not _is_foreign(path):
                 path.unlink()
+
+
+def cached_folder(folder: Path, is_whole: Callable[[Path], bool], build: Callable[[Path], Any]) -> None:
+    """Fills a folder unless it is whole: of several processes, also of other runs and nodes, one, and the others wait.
+
+    Args:
+        folder: The folder.
+        is_whole: Whether there is nothing to be done.
+        build: Fills the folder that it is called with, which then takes this one's place.
+    """
+    if not is_whole(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f"{folder.name}.lock"), math.inf):
+            if not is_whole(folder):
+                with whole_folder(folder) as building:
+                    build(building)
 
 
 @contextmanager
@@ -152,18 +174,6 @@ def _new_mark() -> str:
 def _is_foreign(path: Path) -> bool:
     """Whether another machine may be writing it: it has touched it within a day."""
     return "@" in path.name and _MACHINE not in path.name and time.time() - path.stat().st_mtime < _DAY
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Makes an empty file and gives its descriptor, locked as long as this process lives and is in the block."""
-    while True:
-        with path.open("wb") as file:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists():  # not cleared away between the two
-                yield file.fileno()
-                return
 
 
 def check_inside(option: str, name: str) -> None:

@@ -5,35 +5,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from jsonargparse import Namespace
 
 from preimage.files import read_plain
 
 #: Options that are one number. What is none of the arguments of a class may be an attribute of it.
 LINKS = (
-    (
-        "data.image_size",
-        "data.augmentations.size",
-        "model.encoder.image_size",
-        "model.decoder.image_size",
-        "model.auxiliary_decoder.image_size",
-    ),
-    (
-        "data.channels",
-        "model.channels",
-        "model.encoder.in_channels",
-        "model.decoder.out_channels",
-        "model.auxiliary_decoder.out_channels",
-    ),
-    (
-        "model.latent_dim",
-        "model.encoder.latent_dim",
-        "model.decoder.latent_dim",
-        "model.auxiliary_decoder.latent_dim",
-        "model.head.in_features",
-        "model.decoder.in_features",
-    ),
-    ("data.wnids", "data.num_classes", "model.num_classes", "model.head.num_classes", "model.head.out_features"),
+    "data.image_size data.augmentations.size model.encoder.image_size model.decoder.image_size"
+    " model.auxiliary_decoder.image_size",
+    "data.channels model.channels model.encoder.in_channels model.decoder.out_channels"
+    " model.auxiliary_decoder.out_channels",
+    "model.latent_dim model.encoder.latent_dim model.decoder.latent_dim model.auxiliary_decoder.latent_dim"
+    " model.head.in_features model.decoder.in_features",
+    "data.wnids data.num_classes model.num_classes model.head.num_classes model.head.out_features",
 )
 
 
@@ -47,7 +32,7 @@ class _Option(NamedTuple):
     rank: int
 
 
-def link(config: Namespace, given: Namespace, flags: Sequence[str]) -> None:
+def link(config: Namespace, args: Sequence[str]) -> None:
     """Gives options that are one number, but for those that are given otherwise, the same value.
 
     What a class is known to be goes before all, a flag before a file, and a file before the defaults. The options that
@@ -55,63 +40,88 @@ def link(config: Namespace, given: Namespace, flags: Sequence[str]) -> None:
 
     Args:
         config: The configuration of a command, with all defaults; changed in place.
-        given: What files and flags give of it.
-        flags: The command line.
+        args: The command line.
     """
-    paths = [Path(str(path)) for path in given.get("config") or []]
-    files = [read_plain(path) for path in paths if path.is_file()]
+    files = [_with_parts(str(path), Path()) for path in config.get("config") or []]
+    flags = list(_flags(args))
     for names in LINKS:
-        options = [option for name in names for option in _options(name, config, files, given, flags)]
+        options = [option for name in names.split() for option in _options(config, name.split("."), files, flags)]
         leading = [option for option in options if option.key != "size"]  # a crop may be smaller than the image
         if not leading:
             continue
         first = max(leading, key=lambda option: (option.rank == 1, option.rank))  # what the data is cannot be changed
         agreed = next((option.in_files for option in options if option.in_files is not None), None)
         for option in options:
-            if option.rank < 2 or (option.rank < first.rank and option.in_files == agreed):
-                _set(option, first.value)
+            follows = option.rank < 2 or (option.rank < first.rank and option.in_files == agreed)
+            if follows and option.key != "wnids" and option.value != first.value:
+                square = isinstance(option.arguments.get(option.key), list | tuple)
+                option.arguments[option.key] = [first.value, first.value] if square else first.value
 
 
-def _options(
-    name: str, config: Namespace, files: list[Any], given: Namespace, flags: Sequence[str]
-) -> Iterator[_Option]:
+def _flags(args: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What each flag gives, as a file would give it: `--model.latent_dim 5` is `{"model": {"latent_dim": 5}}`."""
+    for arg, following in zip(args, (*args[1:], ""), strict=True):
+        name, equals, text = arg.partition("=")
+        inline = name == "--config" and text.startswith("{")
+        if not (inline or name.startswith(("--model", "--data"))):
+            continue
+        try:
+            value = _with_parts(yaml.safe_load(text if equals else following), Path())
+        except yaml.YAMLError:  # a text that is meant as it stands
+            continue
+        for key in [] if inline else reversed(name.removeprefix("--").removesuffix("+").split(".")):
+            value = {key: value}
+        yield value
+
+
+def _with_parts(content: Any, folder: Path) -> Any:
+    """What a file holds, with that of the files that it names in place of a class and its arguments."""
+    if isinstance(content, dict):
+        return {key: _with_parts(value, folder) for key, value in content.items()}
+    if isinstance(content, str) and content.endswith((".yaml", ".yml", ".json")) and (folder / content).is_file():
+        path = folder / content
+        return _with_parts(read_plain(path), path.parent)
+    return content
+
+
+def _options(config: Namespace, names: list[str], files: list[Any], flags: list[Any]) -> Iterator[_Option]:
     """The arguments of a name in a configuration: none, one, or one for each augmentation."""
-    *path, key = name.split(".")
+    *path, key = names
     for place in _places(config, path):
-        arguments = _get(config, [*place, "init_args"])
-        class_path = _get(config, [*place, "class_path"])
+        part = _get(config, place)
+        class_path = part.get("class_path") if isinstance(part, Namespace) else None
         kind = pydoc.locate(class_path) if isinstance(class_path, str) else None
         if key == "image_size" and getattr(kind, "resizes", False):
             continue  # its size is its own
-        *read, value = (_number(_get(source, [*place, "init_args", key])) for source in (*files, given))
-        in_files = next((number for number in reversed(read) if number is not None), None)
-        if value is not None:
-            typed = any(flag.split("=")[0].replace(".init_args", "") == f"--{name}" for flag in flags)
-            yield _Option(arguments, key, value, in_files, 3 if typed or value != in_files else 2)
-        elif isinstance(arguments, Namespace) and (value := _number(arguments.get(key))) is not None:
-            yield _Option(arguments, key, value, None, 0)
+        arguments = part.get("init_args", part) if isinstance(part, Namespace) else None
+        if isinstance(arguments, Namespace) and (value := _number(arguments.get(key))) is not None:
+            in_files, in_flags = (_last(sources, [*place, key]) for sources in (files, flags))
+            rank = 3 if in_flags is not None else 2 if in_files == value else 0
+            yield _Option(arguments, key, value, in_files if rank else None, rank)
         elif (value := _number(getattr(kind, key, None))) is not None:
             yield _Option(Namespace(), key, value, None, 1)
 
 
 def _places(config: Namespace, path: list[str]) -> list[list[str | int]]:
-    """The places of a class: `model.encoder` is at `model.init_args.encoder`, and a list has one for each entry."""
-    place: list[str | int] = []
-    for name in path:
-        place += ["init_args", name] if place else [name]
-    found = _get(config, place)
-    return [[*place, index] for index in range(len(found))] if isinstance(found, list) else [place]
+    """The places of a class: its path, and of a list one for each entry."""
+    part = _get(config, path)
+    return [[*path, index] for index in range(len(part))] if isinstance(part, list) else [[*path]]
 
 
-def _get(source: Any, place: Sequence[str | int]) -> Any:
-    for part in place:
-        if isinstance(source, list) and isinstance(part, int) and part < len(source):
-            source = source[part]
-        elif isinstance(source, Namespace | dict) and isinstance(part, str):
-            source = source.get(part)
+def _get(part: Any, place: Sequence[str | int]) -> Any:
+    """What is at a place, whose names leave out `init_args`; a flag leaves out the indices of lists too."""
+    for name in place:
+        if isinstance(part, Namespace | dict):
+            part = part.get("init_args", part)
+            part = part.get(name) if isinstance(name, str) else part
         else:
-            return None
-    return source
+            part = part[name] if isinstance(part, list) and isinstance(name, int) and name < len(part) else None
+    return part
+
+
+def _last(sources: list[Any], place: Sequence[str | int]) -> int | None:
+    numbers = (_number(_get(source, place)) for source in reversed(sources))
+    return next((number for number in numbers if number is not None), None)
 
 
 def _number(value: Any) -> int | None:
@@ -119,9 +129,3 @@ def _number(value: Any) -> int | None:
     if isinstance(value, list | tuple) and value:
         value = len(value) if isinstance(value[0], str) else value[0] if len(set(value)) == 1 else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _set(option: _Option, value: int) -> None:
-    if option.key != "wnids" and value != option.value:
-        side = option.arguments.get(option.key)
-        option.arguments[option.key] = [value, value] if isinstance(side, list | tuple) else value

@@ -1,7 +1,6 @@
 """`preimage sweep`: runs the points of a W&B sweep file without a server, and tables their results."""
 
 import argparse
-import json
 import math
 import os
 import random
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from preimage.errors import CommandParser
-from preimage.files import read_metrics, read_plain, write_rows, write_text
+from preimage.files import read_metrics, read_plain, write_json, write_rows
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.sweep_file import LIMIT, Point, command_of, draw, grid, read_record, read_sweep
 
@@ -107,7 +106,7 @@ def _record(options: argparse.Namespace, sweep: dict[str, Any]) -> list[Point]:
     options.out.mkdir(parents=True, exist_ok=True)
     with locked(options.out / ".sweep.lock", PATIENCE):
         if read_record(path) == recorded:
-            write_text(path, json.dumps({"seed": seed, "points": points}, indent=1))
+            write_json(path, {"seed": seed, "points": points})
             return points
     return _record(options, sweep)  # another process has written it in the meantime
 
@@ -188,7 +187,7 @@ def _finish(out: Path, index: int, code: int, minutes: float) -> None:
     run_dir = out / _name(index)
     minutes += _state(out, index).get("minutes", 0.0)
     state = {"status": "failed" if code else "finished", "minutes": minutes}
-    write_text(run_dir / "point.json", json.dumps(state))
+    write_json(run_dir / "point.json", state)
     lines = (out / f"{_name(index)}.log").read_text(errors="replace").strip().splitlines()
     print(f"{_name(index)}: {f'failed with code {code}: {(lines or [str()])[-1]}' if code else 'finished'}", flush=True)
 

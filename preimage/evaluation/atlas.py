@@ -20,7 +20,7 @@ from preimage.bases import chain
 from preimage.cli import PreimageCLI
 from preimage.evaluation.measures import BATCH, reconstruction_errors, to_float
 from preimage.evaluation.runs import default_device, load_data
-from preimage.files import read_metrics, read_plain, write_atomically, write_rows, write_text
+from preimage.files import read_metrics, read_plain, write_atomically, write_json, write_rows, write_text
 from preimage.locks import Busy
 from preimage.reporting.tables import markdown_table
 from preimage.runs import Run, claimed
@@ -142,7 +142,7 @@ def _fit(options: argparse.Namespace, layer: str, overlay: dict[str, Any], setti
         flags = [f"--config={name}" for name in (*options.config, path)]
         PreimageCLI(["fit", *flags, f"--run_dir={run.folder}", "--ckpt_path=auto", "--test_after_fit", *rest])
         minutes = None if resumed else (time.monotonic() - start) / 60  # what passed before nobody knows
-        write_text(done, json.dumps({"minutes": minutes, "settings": settings}))
+        write_json(done, {"minutes": minutes, "settings": settings})
 
 
 def _places(data: InMemoryDataModule, count: int) -> Tensor:
@@ -211,7 +211,7 @@ def _baseline(model: Inversion, images: Tensor, device: torch.device, path: Path
                 "psnr_64_few": _errors(model, images, device)["psnr_64"],
                 "psnr_64_search": _errors(search, images, device)["psnr_64"],
             }
-        write_text(path, json.dumps(found))
+        write_json(path, found)
     return {key: float(_noted(path, key, int | float)) for key in ("psnr_64_few", "psnr_64_search")}
 
 

@@ -1,7 +1,6 @@
 """Reconstruction, generation, classification, time and memory of trained runs, in one table."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from preimage.evaluation.measures import (
 )
 from preimage.evaluation.readers import read_codes
 from preimage.evaluation.runs import default_device, find_run, load_data, load_model
-from preimage.files import read_plain, sha256, write_text
+from preimage.files import read_plain, sha256, write_json
 from preimage.locks import Busy
 from preimage.reporting.tables import markdown_table
 from preimage.runs import Run, claimed
@@ -87,7 +86,7 @@ def _measure(
         return found
     found = evaluate(run, flags, extractor, options.images, options.labels_per_class, device)
     found |= {"checkpoint": checkpoint, "options": asked}
-    write_text(run.folder / FILE, json.dumps(found, indent=2))
+    write_json(run.folder / FILE, found)
     return found
 
 

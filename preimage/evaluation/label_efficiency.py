@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 import math
 import warnings
 from pathlib import Path
@@ -24,7 +23,7 @@ from datamodules.splits import balanced_subset
 from lightning_modules.checkpoints import load_checkpoint
 from preimage.cli import PreimageCLI
 from preimage.commands.label_efficiency import READERS
-from preimage.files import read_metrics, read_plain, sha256, write_atomically, write_rows, write_text
+from preimage.files import read_metrics, read_plain, sha256, write_atomically, write_json, write_rows
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.reporting.charts import error_figure
 from preimage.reporting.label_errors import COLOURS, error_table, errors_of
@@ -102,7 +101,7 @@ def _claim(options: argparse.Namespace, flags: list[str]) -> None:
         raise ValueError(f"{path} does not say what the figures beside it were made by: give another --out")
     if known.setdefault(options.dataset, made_by) != made_by:
         raise ValueError(f"{options.out} has figures of another encoder or other options: give another --out")
-    write_text(path, json.dumps(known, indent=2))
+    write_json(path, known)
 
 
 def read(path: Path) -> dict[Point, float]:

@@ -59,6 +59,14 @@ CASES: list[tuple[list[str], dict[str, Any]]] = [
     ([config("images/vae"), "--data.init_args.image_size=64"], dict.fromkeys(IMAGE, 64)),
     ([config("images/vae"), "--model.encoder.image_size", "64"], dict.fromkeys(IMAGE, 64)),
     ([config("images/vae"), '--data={"init_args": {"image_size": 64}}'], dict.fromkeys(IMAGE, 64)),
+    *(
+        ([config("images/vae"), flag, "--model.latent_dim=7"], dict.fromkeys(IMAGE, 64) | dict.fromkeys(VAE_CODE, 7))
+        for flag in (
+            "--model.encoder=encoder.yaml",
+            '--config={"model": {"init_args": {"encoder": {"init_args": {"image_size": 64}}}}}',
+        )
+    ),
+    ([config("images/vae"), "--config=parts.yaml"], {"data.image_size": 128, "model.encoder.image_size": 64}),
     ([config("images/vae"), "--model.latent_dim=16"], dict.fromkeys(VAE_CODE, 16)),
     ([config("images/vae"), "--model.encoder.latent_dim=16"], dict.fromkeys(VAE_CODE, 16)),
     ([config("mnist/vae"), "--model.decoder.latent_dim=16"], dict.fromkeys(VAE_CODE, 16)),
@@ -131,6 +139,8 @@ def test_one_choice_is_one_flag(
 ) -> None:
     (tmp_path / "own_networks.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "encoder.yaml").write_text("{class_path: ConvGaussianEncoder, init_args: {image_size: 64}}")
+    (tmp_path / "parts.yaml").write_text("model: {init_args: {encoder: encoder.yaml}}")
     found = sizes(monkeypatch, *args)
     assert {key: found.get(key) for key in expected} == expected
 

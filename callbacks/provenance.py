@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from preimage.commit import git_commit
+from preimage.files import git_commit
 
 KEY = "provenance"
 

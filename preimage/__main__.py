@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 COMMANDS = ("atlas", "evaluate", "label-efficiency", "layers", "report", "sweep")
 HELP = """\
@@ -95,18 +94,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _check_packages() -> None:
-    """Looks whether the packages beside this one are those that Python finds by their names.
-
-    Raises:
-        ImportError: Another one of that name comes before.
-    """
+    """Raises an ImportError where Python finds another package by the name of one beside this one."""
     root = Path(__file__).absolute().parent.parent
     for name in ("callbacks", "datamodules", "lightning_modules"):
-        found = importlib.util.find_spec(name)
-        places = list(found.submodule_search_locations or [str(found.origin)]) if found else ["none"]
-        if Path(places[0]).resolve() != (root / name).resolve():
+        spec = importlib.util.find_spec(name)
+        path = next(iter(spec.submodule_search_locations or [str(spec.origin)])) if spec else "none"
+        if Path(path).resolve() != (root / name).resolve():
             raise ImportError(
-                f"the package {name} of preimage is in {root}, and Python finds {places[0]}: rename that, or take its"
+                f"the package {name} of preimage is in {root}, and Python finds {path}: rename that, or take its"
                 " folder off PYTHONPATH"
             )
 
@@ -116,10 +111,9 @@ class _Signals:
 
     def __init__(self) -> None:
         """Changes nothing yet."""
-        ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        self._before: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: before for number, before in ours.items() if signal.getsignal(number) == before}
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        main_thread = threading.current_thread() is threading.main_thread()
+        self._before = {n: before for n, before in usual.items() if main_thread and signal.getsignal(n) == before}
         self.received = 0
 
     def handle(self, handler: Callable[[int, FrameType | None], None] | None) -> None:

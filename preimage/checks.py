@@ -1,5 +1,6 @@
-"""The ranges of arguments, and the line that says which of them was left."""
+"""What arguments may be, and the line that says which of them is not."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,3 +24,22 @@ def check_range(owner: str, interval: str, **values: float | Sequence[float] | N
             wanted = f"{'above' if above else 'at least'} {low:g}" if high == float("inf") else f"in {interval}"
             finite = " and finite" if float("inf") in numbers else ""
             raise ValueError(f"{owner}.{name}={value} must be {wanted}{finite}")
+
+
+def check_inside(option: str, name: str) -> None:
+    """Looks at a name that becomes part of a path.
+
+    Args:
+        option: Where the name comes from.
+        name: One or more folders below another, or a file there.
+
+    Raises:
+        ValueError: It leads out of the folder, or is no name that a file may have.
+    """
+    parts = name.split("/")
+    if not all(parts) or name.startswith("~") or {".", ".."} & set(parts) or not name.isprintable():
+        raise ValueError(
+            f"{option} {name[:80]!r} must stay inside the folder: give a name, as a or a/b, without .. or ~"
+        )
+    if max(len(os.fsencode(part)) for part in parts) > 200:
+        raise ValueError(f"{option} {name[:40]!r}... is too long: give at most 200 bytes")

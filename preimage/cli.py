@@ -41,9 +41,8 @@ from callbacks import (
 from callbacks.scale import check_processes, check_slurm
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
-from preimage.bases import with_bases
-from preimage.class_paths import check_class_paths
-from preimage.files import check_inside
+from preimage.checks import check_inside
+from preimage.configs import check_class_paths, with_bases
 from preimage.links import link
 from preimage.locks import PATIENCE
 from preimage.parsing import OneLineErrorParser
@@ -51,7 +50,13 @@ from preimage.processes import agree
 from preimage.runs import Beginning, Run, Start, experiment_directory, stoppers
 from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
 
-#: What acts on every run, by its name in `config.yaml`, where it can be changed or switched off.
+#: What acts on every run, by its name in `config.yaml`, where it can be changed.
+ALWAYS_MADE: dict[str, type[Callback]] = {
+    "checkpoint": BestCheckpoint,
+    "last_checkpoint": LastCheckpoint,
+    "cpu_precision": CPUPrecision,
+}
+#: What acts on every run too, and can be switched off there.
 ALWAYS_ON: dict[str, type[Callback]] = {
     "stop_on_nan": StopOnNaN,
     "curves": Curves,
@@ -61,6 +66,19 @@ ALWAYS_ON: dict[str, type[Callback]] = {
     "provenance": Provenance,
     "progress_bar": ProgressBar,
 }
+#: Warnings whose advice does not hold here.
+_IGNORED = (
+    ".*does not have many workers.*",  # batches are made whole, in memory
+    ".*multiple `ModelCheckpoint` callbacks.*",
+    "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its directory
+    ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
+    ".*Total length of `list` across ranks is zero.*",  # no validation split
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
+    ".*You are trying to `self.log.*barebones",
+    ".*could not find the monitored key in the returned metrics.*",  # no validation, or none yet: then last.ckpt
+    ".*args parameter is intended to run from within Python.*",  # as `atlas` and `label-efficiency` do
+)
 
 
 class PreimageCLI(LightningCLI):
@@ -72,31 +90,32 @@ class PreimageCLI(LightningCLI):
         Args:
             args: The arguments, by default those of the process.
         """
-        _quieten()
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_as_flags)
+        for message in _IGNORED:
+            warnings.filterwarnings("ignore", message)
+        exit_code = 1
         with ExitStack() as self._held:  # the lock of the run
             try:
-                self._run(args)
-            except BaseException:
-                self._close_wandb(1)
-                raise
-            self._close_wandb(0)
+                super().__init__(
+                    parser_class=OneLineErrorParser,
+                    parser_kwargs={"prog": "preimage"},
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    save_config_callback=None,  # RunDirectory writes it
+                    seed_everything_default=0,
+                    trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
+                    auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
+                    args=with_bases(sys.argv[1:] if args is None else args),
+                )
+                exit_code = 0
+            finally:  # not at the end of the fit: the test still logs
+                for logger in getattr(getattr(self, "trainer", None), "loggers", ()):
+                    if isinstance(logger, WandbRunLogger):
+                        logger.close(exit_code)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: a model that is copied for an average of weights holds it, through what makes its optimiser."""
         return self
-
-    def _run(self, args: list[str] | None) -> None:
-        super().__init__(
-            parser_class=OneLineErrorParser,
-            parser_kwargs={"prog": "preimage"},
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,  # RunDirectory writes it
-            seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
-            auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
-            args=with_bases(sys.argv[1:] if args is None else args),
-        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what is ours to every command."""
@@ -115,15 +134,11 @@ class PreimageCLI(LightningCLI):
             default=False,
             help="After `fit`, test the best checkpoint (the last one where there is no validation).",
         )
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.add_lightning_class_args(CPUPrecision, "cpu_precision")
+        for name, kind in ALWAYS_MADE.items():
+            parser.add_lightning_class_args(kind, name)
         for name, kind in ALWAYS_ON.items():
-            path = f"callbacks.{kind.__name__}"
-            does = (kind.__doc__ or "").split("\n")[0]
-            parser.add_argument(
-                f"--{name}", type=kind | None, default={"class_path": path}, help=f"{does} null for none."
-            )
+            default, does = {"class_path": f"callbacks.{kind.__name__}"}, str(kind.__doc__).split("\n")[0]
+            parser.add_argument(f"--{name}", type=kind | None, default=default, help=f"{does} null for none.")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -164,7 +179,7 @@ class PreimageCLI(LightningCLI):
         self.config = given.clone()
         _place_loggers(self.config[given.subcommand], self.run_dir, given.subcommand)
         for theirs, ours in REPLACED.items():
-            self.parser.add_instantiator(partial(_instantiate, ours), theirs, subclasses=False)
+            self.parser.add_instantiator(partial(_in_place_of, ours), theirs, subclasses=False)
         super().instantiate_classes()
         if config.ckpt_path is not None and isinstance(self.model, EncoderModule):  # others may make parts later
             loop = f"{given.subcommand}_loop"
@@ -197,26 +212,16 @@ class PreimageCLI(LightningCLI):
         plugins = as_list(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        always: list[Callback] = [
-            *(self._get(self.config_init, name) for name in ("checkpoint", "last_checkpoint", "cpu_precision")),
-            *(self._get(self.config_init, name) for name in ALWAYS_ON),
-            RunDirectory(self.config_text),
-            RunState(stoppers(yaml.safe_load(self.config_text)["trainer"])),
-        ]
+        named = [self._get(self.config_init, name) for name in (*ALWAYS_MADE, *ALWAYS_ON)]
+        ours = [RunDirectory(self.config_text), RunState(stoppers(yaml.safe_load(self.config_text)["trainer"]))]
         options = {**config, **kwargs}
-        always = settle_trainer(options, [callback for callback in always if callback is not None])
+        always = settle_trainer(options, [*filter(None, named), *ours])
         try:
             trainer = self._instantiate_trainer(options, always)
         except TypeError as error:  # Lightning's answer to devices that are no number, among others
             raise ValueError(f"trainer: {error}") from error
         check_processes(trainer)
         return trainer
-
-    def _close_wandb(self, exit_code: int) -> None:
-        # At the end of the command and not of the fit: the test still logs.
-        for logger in getattr(getattr(self, "trainer", None), "loggers", ()):
-            if isinstance(logger, WandbRunLogger):
-                logger.close(exit_code)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs the command; memory that does not suffice is put down to the batch size, a failed start to its file."""
@@ -265,32 +270,15 @@ class PreimageCLI(LightningCLI):
             print(picture)
 
 
-def _instantiate(ours: type[Callback], theirs: type[Callback], *args: Any, **kwargs: Any) -> Callback:
+def _in_place_of(ours: type[Callback], theirs: type[Callback], *args: Any, **kwargs: Any) -> Callback:
     return ours(*args, **kwargs)
 
 
-def _quieten() -> None:
-    """Silences advice that does not hold here."""
-
-    def as_flags(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        record.msg, record.args = re.sub(r"`Trainer\((\w+)=([^)]*)\)`", r"--trainer.\1=\2", text), ()
-        return not re.search("Tip:|Detected KeyboardInterrupt|barebones=True", text)
-
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(as_flags)
-    for message in (
-        ".*does not have many workers.*",  # batches are made whole, in memory
-        ".*multiple `ModelCheckpoint` callbacks.*",
-        "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its directory
-        ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
-        ".*Total length of `list` across ranks is zero.*",  # no validation split
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*is smaller than the logging interval.*",  # the loss is logged per epoch anyway
-        ".*You are trying to `self.log.*barebones",
-        ".*could not find the monitored key in the returned metrics.*",  # no validation, or none yet: then last.ckpt
-        ".*args parameter is intended to run from within Python.*",  # as `atlas` and `label-efficiency` do
-    ):
-        warnings.filterwarnings("ignore", message)
+def _as_flags(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's holds here; what it says of the Trainer's arguments becomes flags."""
+    text = record.getMessage()
+    record.msg, record.args = re.sub(r"`Trainer\((\w+)=([^)]*)\)`", r"--trainer.\1=\2", text), ()
+    return not re.search("Tip:|Detected KeyboardInterrupt|barebones=True", text)
 
 
 def _place_loggers(config: Namespace, run_dir: Path, command: str) -> None:

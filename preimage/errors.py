@@ -30,7 +30,7 @@ class CommandParser(argparse.ArgumentParser):
         options, rest = super().parse_known_args(*args, **kwargs)
         flags: list[str] = []
         for flag in rest:
-            if not flag.startswith("--") and flags and flags[-1].startswith("--") and "=" not in flags[-1]:
+            if not flag.startswith("--") and flags and re.fullmatch("--[^=]+", flags[-1]):
                 flags[-1] += f"={flag}"
             else:
                 flags.append(flag)

@@ -12,11 +12,13 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,11 +88,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
-    """Removes what killed processes left half-written in a folder, but nothing that a living one is writing.
+    """Removes what killed processes left half-written in a folder and below, but nothing that a living one is writing.
 
     Args:
         folder: The folder.
-        name: Of this file alone, in place of all files also further down.
+        name: Look at what was to become this file in it, and nothing else.
     """
     pattern = f".{_MARK}*-{'*' if name is None else glob.escape(name)}"
     for path in folder.rglob(pattern) if name is None else folder.glob(pattern):
@@ -118,12 +120,9 @@ def cached_folder(folder: Path, is_whole: Callable[[Path], bool], build: Callabl
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Gives a folder to fill, which takes the place of another at the end, so that a killed build is never believed.
+    """Gives a folder to fill, which takes this one's place at the end, so that a killed build is never believed.
 
-    What a killed build left is removed.
-
-    Args:
-        folder: The folder to make or replace; that above it is there, and the caller holds a lock of this folder.
+    What a killed build left is removed. The folder above is there, and the caller holds a lock of this one.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for other in folder.parent.glob(f"{folder.name}.{_MARK}*"):
@@ -149,22 +148,26 @@ def reserve(path: Path, size: int, mend: str) -> None:
     Raises:
         OSError: There is no room; the folder, the size and what is free are named.
     """
-    with path.open("wb", buffering=0) as file:
-        try:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except (AttributeError, OSError) as error:  # macOS, and file systems that cannot
-                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise
-                for start in range(0, size, 1 << 20):
-                    file.write(bytes(min(1 << 20, size - start)))
-                os.fsync(file)
-        except OSError as error:
-            free = shutil.disk_usage(path.parent).free
-            raise OSError(
-                f"{path.parent.parent} has {free / 1e6:,.1f} MB free, and {size / 1e6:,.1f} MB are wanted"
-                f" ({error.strerror}): {mend}"
-            ) from error
+    try:
+        with path.open("wb", buffering=0) as file:
+            _allocate(file, size)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"{path.parent.parent} has {free / 1e6:,.1f} MB free, and {size / 1e6:,.1f} MB are wanted"
+            f" ({error.strerror}): {mend}"
+        ) from error
+
+
+def _allocate(file: FileIO, size: int) -> None:
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except (AttributeError, OSError) as error:  # macOS, and file systems that cannot
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        for start in range(0, size, 1 << 20):
+            file.write(bytes(min(1 << 20, size - start)))
+        os.fsync(file)
 
 
 def _new_mark() -> str:
@@ -176,29 +179,19 @@ def _is_foreign(path: Path) -> bool:
     return "@" in path.name and _MACHINE not in path.name and time.time() - path.stat().st_mtime < _DAY
 
 
-def check_inside(option: str, name: str) -> None:
-    """Looks at a name that becomes part of a path.
-
-    Args:
-        option: Where the name comes from.
-        name: One or more folders below another, or a file there.
-
-    Raises:
-        ValueError: It leads out of the folder, or is no name that a file may have.
-    """
-    parts = name.split("/")
-    if not all(parts) or name.startswith("~") or {".", ".."} & set(parts) or not name.isprintable():
-        raise ValueError(
-            f"{option} {name[:80]!r} must stay inside the folder: give a name, as a or a/b, without .. or ~"
-        )
-    if max(len(os.fsencode(part)) for part in parts) > 200:
-        raise ValueError(f"{option} {name[:40]!r}... is too long: give at most 200 bytes")
-
-
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with `-dirty` after it where files were changed; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def run_name(folder: Path, config: Mapping[str, Any]) -> str:
@@ -231,14 +224,14 @@ def read_plain(path: Path) -> Any:
         text = path.read_text()
         content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
         _check_plain(content)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise ValueError(f"{path} cannot be read: {where}{error.problem or error.context}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} cannot be read: it is nested too deep") from error
-    except (ValueError, TypeError, OverflowError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        if isinstance(error, RecursionError):
+            why = "it is nested too deep"
+        elif isinstance(error, yaml.MarkedYAMLError):
+            mark = error.problem_mark or error.context_mark
+            why = f"{f'line {mark.line + 1}: ' if mark else ''}{error.problem or error.context}"
+        raise ValueError(f"{path} cannot be read: {why}") from error
     return content
 
 

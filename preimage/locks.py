@@ -39,7 +39,10 @@ def locked(path: Path, wait: float = 0, shared: bool = False) -> Iterator[int]:
     there = path.is_file() if shared else os.access(path.parent, os.W_OK)
     while (descriptor := _lock(path, shared) if there else -1) is None:
         if time.monotonic() >= deadline:
-            raise Busy(f"{_holder(path)} is at work on it")
+            holder = ""
+            with suppress(OSError):  # it has just gone
+                holder = path.read_text()
+            raise Busy(f"{holder or 'another process'} is at work on it")
         time.sleep(0.05)
     try:
         yield descriptor
@@ -70,10 +73,3 @@ def _lock(path: Path, shared: bool) -> int | None:
         if os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)  # the one who held it has removed it
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text() or "another process"
-    except OSError:
-        return "another process"

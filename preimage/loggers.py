@@ -20,8 +20,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from preimage.commit import git_commit
-from preimage.files import write_rows
+from preimage.files import git_commit, write_rows
 from preimage.private_api import guard_publishing
 
 

@@ -19,9 +19,9 @@ from preimage.evaluation.runs import default_device, find_run, load_data, load_m
 
 #: A picture, a file, a folder or zip file, an array, or several of these.
 Images: TypeAlias = "Image.Image | str | Path | NDArray[Any] | Tensor | Sequence[Images]"
-Convert = Callable[[Image.Image], Tensor]
+_Convert = Callable[[Image.Image], Tensor]
 
-BATCH = 64
+_BATCH = 64
 
 
 class Model:
@@ -36,7 +36,7 @@ class Model:
     def __init__(
         self,
         module: nn.Module,
-        convert: Convert | None = None,
+        convert: _Convert | None = None,
         size: tuple[int, int, int] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -74,13 +74,12 @@ class Model:
         """Images `(N, C, h, w)` in [0, 1] of codes `(N, ...)`, as `encode` gives them, a tensor or an array."""
         weight = next(self.module.parameters(), torch.empty(0))
         rows = torch.as_tensor(codes, dtype=weight.dtype)
-        return self._apply(self._verb("decode"), rows.split(BATCH))
+        return self._apply(self._verb("decode"), rows.split(_BATCH))
 
     def sample(self, count: int) -> Tensor:
         """Draws images `(count, C, h, w)` in [0, 1] from the prior."""
         with torch.inference_mode():
-            images: Tensor = self._verb("sample")(count).cpu()
-        return images
+            return self._verb("sample")(count).cpu()
 
     def _verb(self, name: str) -> Callable[..., Tensor]:
         verb: Callable[..., Tensor] | None = getattr(self.module, name, None)
@@ -90,7 +89,7 @@ class Model:
         return verb
 
     def _through(self, function: Callable[[Tensor], Tensor], images: Images) -> Tensor:
-        return self._apply(function, as_batches(images, self.convert, self.size))
+        return self._apply(function, _as_batches(images, self.convert, self.size))
 
     def _apply(self, function: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
         with torch.inference_mode():
@@ -132,24 +131,17 @@ def load(
     return Model(load_model(run), data.convert, size, device)
 
 
-def as_batches(images: Images, convert: Convert | None, size: tuple[int, int, int] | None) -> Iterator[Tensor]:
-    """Float images in [0, 1] `(B, C, H, W)`, some at a time.
-
-    Args:
-        images: See `Model`.
-        convert: Turns a picture into uint8 `(C, H, W)`.
-        size: Shape `(C, H, W)` to which tensors of another one are converted.
-
-    Raises:
-        ValueError: There are none, or something is no image; it is named.
-    """
+def _as_batches(images: Images, convert: _Convert | None, size: tuple[int, int, int] | None) -> Iterator[Tensor]:
+    """Float images in [0, 1] `(B, C, H, W)`, some at a time; a tensor of another size is converted as a picture is."""
     some: list[Tensor] = []
     for image in _each(images, convert):
         if convert is not None and size is not None and image.shape != size:
-            image = _converted(_picture(image), convert)
+            pixels = (image * 255).round().byte().numpy()
+            picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+            image = _converted(picture, convert)
         if some and image.shape != some[0].shape:
             raise ValueError(f"images of {tuple(some[0].shape)} and {tuple(image.shape)} do not make a batch")
-        if len(some) == BATCH:
+        if len(some) == _BATCH:
             yield torch.stack(some)
             some = []
         some.append(image)
@@ -158,31 +150,24 @@ def as_batches(images: Images, convert: Convert | None, size: tuple[int, int, in
     yield torch.stack(some)
 
 
-def as_float(images: Tensor) -> Tensor:
-    """Images `(N, C, H, W)` as floats in [0, 1].
-
-    Args:
-        images: uint8, or floats in [0, 1]; `(N, C, H, W)` or `(C, H, W)`.
-
-    Raises:
-        ValueError: They have another shape, type or range.
-    """
-    given = tuple(images.shape)
+def _as_float(images: Tensor) -> Tensor:
+    """Images `(N, C, H, W)` or `(C, H, W)`, uint8 or floats in [0, 1], as floats `(N, C, H, W)`."""
+    shape = tuple(images.shape)
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"{given} is no shape of images: give (N, C, H, W), with one or three channels")
+        raise ValueError(f"{shape} is no shape of images: give (N, C, H, W), with one or three channels")
     if images.dtype == torch.uint8:
         return images.float() / 255
     if not images.is_floating_point():
         raise ValueError(f"images of {images.dtype} have no known range: give uint8, or floats in [0, 1]")
-    if images.numel() and not (float(images.min()) >= 0 and float(images.max()) <= 1):
-        low, high = float(images.min()), float(images.max())
+    low, high = (float(end) for end in images.aminmax()) if images.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1):
         raise ValueError(f"float images must be in [0, 1], and these are in [{low:g}, {high:g}]: give uint8, or divide")
     return images.float()
 
 
-def _each(images: Any, convert: Convert | None) -> Iterator[Tensor]:
+def _each(images: Any, convert: _Convert | None) -> Iterator[Tensor]:
     """Every image by itself, a float tensor `(C, H, W)`."""
     if isinstance(images, Image.Image):
         yield _converted(images, convert)
@@ -195,7 +180,7 @@ def _each(images: Any, convert: Convert | None) -> Iterator[Tensor]:
                 raise ValueError(f"{name}: {error}") from error
             yield converted
     elif isinstance(images, Tensor | np.ndarray) and not str(images.dtype).startswith(("object", "<U")):
-        yield from as_float(torch.as_tensor(images))
+        yield from _as_float(torch.as_tensor(images))
     elif isinstance(images, Iterable):
         for image in images:
             yield from _each(image, convert)
@@ -213,13 +198,7 @@ def _files(path: Path) -> Iterator[tuple[Path, bytes]]:
         yield path / name, source.read(name)
 
 
-def _picture(image: Tensor) -> Image.Image:
-    """A float image `(C, H, W)` in [0, 1], rounded to 8 bits."""
-    pixels = (image * 255).round().byte().numpy()
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-
-
-def _converted(image: Image.Image, convert: Convert | None) -> Tensor:
+def _converted(image: Image.Image, convert: _Convert | None) -> Tensor:
     if convert is None:
         raise ValueError("a checkpoint alone does not say how pictures are converted: give its run, or tensors")
     return convert(image).float() / 255

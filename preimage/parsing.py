@@ -17,7 +17,7 @@ import callbacks
 import datamodules
 import lightning_modules
 from lightning_modules.retired import renewed_text
-from preimage.bases import without_base
+from preimage.configs import without_base
 from preimage.files import read_plain
 from preimage.private_api import set_type, type_of, typed_actions, wrap_check
 from preimage.trainer_options import FOLLOWERS
@@ -25,7 +25,7 @@ from preimage.trainer_options import FOLLOWERS
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
 
 
-class ShortHelpFormatter(DefaultHelpFormatter):
+class _HelpFormatter(DefaultHelpFormatter):
     """Lists, of the four hundred modules that torch and its kin define, none where there are some of ours."""
 
     def _expand_help(self, action: argparse.Action) -> str:
@@ -41,14 +41,14 @@ class OneLineErrorParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes the arguments of LightningArgumentParser."""
         self._file: Any = None
-        super().__init__(*args, allow_abbrev=False, **{"formatter_class": ShortHelpFormatter} | kwargs)
+        super().__init__(*args, allow_abbrev=False, **{"formatter_class": _HelpFormatter} | kwargs)
 
     def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
         """Takes 1 for the integer where both are meant, a list as it stands, and no mode for that of the metric."""
         added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
         for action in typed_actions(self):
             if action.dest in added:
-                set_type(action, exact_numbers(type_of(action)))
+                set_type(action, _exact_numbers(type_of(action)))
                 wrap_check(action, _as_it_stands)
                 # Defaults that config.yaml could not hold.
                 if isinstance(action.default, torch.device):
@@ -97,7 +97,7 @@ def _as_it_stands(
     return check(value, append=append, cfg=None if replaces and not append else cfg, mode=mode)
 
 
-def exact_numbers(typehint: Any) -> Any:
+def _exact_numbers(typehint: Any) -> Any:
     """Puts int before float in every union of a type, so that 1 stays 1 and 1.0 stays 1.0.
 
     `typing` holds unions of the same types for equal, and so hands out whichever order was asked for first.
@@ -105,7 +105,7 @@ def exact_numbers(typehint: Any) -> Any:
     origin, args = get_origin(typehint), get_args(typehint)
     if not args or origin is Literal or origin is Callable:
         return typehint
-    new = [exact_numbers(arg) for arg in args]
+    new = [_exact_numbers(arg) for arg in args]
     union = origin in (Union, types.UnionType)
     if union and int in new and float in new:
         low, high = sorted((new.index(int), new.index(float)))

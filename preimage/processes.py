@@ -70,8 +70,7 @@ def agree(choose: Callable[[], Any], num_nodes: int, held: ExitStack) -> tuple[A
 def meeting(num_nodes: int) -> tuple[ClusterEnvironment, int, int]:
     """Who has started the processes, as Lightning finds it out, and which one of how many this is.
 
-    Args:
-        num_nodes: `trainer.num_nodes`; Lightning starts the processes of each node from its first.
+    Lightning itself starts the processes of each of `trainer.num_nodes` nodes from its first.
     """
     for kind in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment):
         if kind.detect():

@@ -17,7 +17,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.retired import renewed_config
-from preimage.files import DATA_PLACES, check_inside, read_metrics, read_plain, run_name, write_text
+from preimage.checks import check_inside
+from preimage.files import DATA_PLACES, read_metrics, read_plain, run_name, write_text
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.trainer_options import as_list
 

@@ -11,14 +11,20 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.metrics import direction
-from preimage.checks import check_range
-from preimage.files import check_inside
+from preimage.checks import check_inside, check_range
 
 #: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
 FOLLOWERS = (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau)
 
-BAREBONES = ["enable_checkpointing", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"]
-BAREBONES += ["num_sanity_val_steps", "profiler"]
+#: Options of the trainer that `barebones` rules out.
+_NOT_BARE = ["enable_checkpointing", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"]
+_NOT_BARE += ["num_sanity_val_steps", "profiler"]
+#: Where numbers must be that Lightning does not look at; it divides by some, and takes others for something else.
+_RANGES = {
+    "[0, inf)": ("gradient_clip_val", "log_every_n_steps", "overfit_batches", "min_epochs", "min_steps"),
+    "[1, inf)": ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"),
+    "[-1, inf)": ("max_epochs", "max_steps", "num_sanity_val_steps"),
+}
 
 
 def as_list(option: Any) -> list[Any]:
@@ -27,10 +33,7 @@ def as_list(option: Any) -> list[Any]:
 
 
 def settle_modes(config: Namespace) -> None:
-    """Fills in whether more or less of a monitored metric is better, where the user has not said.
-
-    Args:
-        config: The configuration of a command, which is changed.
+    """Fills into a configuration whether more or less of a metric is better, where the user has not said.
 
     Raises:
         ValueError: Nothing is known of the metric.
@@ -55,42 +58,43 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
 
     Args:
         options: Arguments of the trainer, which are changed.
-        ours: The callbacks that are always on, our progress bar among them.
-
-    Returns:
-        Those of ours that stay.
+        ours: The callbacks that are always on, our progress bar among them; those are returned that stay.
 
     Raises:
         ValueError: A user's checkpoints would leave the run, or write over its own.
     """
-    for callback in as_list(options["callbacks"]):
-        if isinstance(callback, ModelCheckpoint) and callback.filename is not None:
-            check_inside("ModelCheckpoint.filename", callback.filename)
-            if callback.filename in ("best", "last") and callback.dirpath is None:
-                raise ValueError(
-                    f"ModelCheckpoint.filename={callback.filename} is what --{'last_' * (callback.filename == 'last')}"
-                    "checkpoint writes in this folder: give another name"
-                )
-        if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is None:
-            rank_zero_info("ModelCheckpoint.save_last is left to --last_checkpoint, which writes last.ckpt anyway")
-            callback.save_last = None
+    users = as_list(options["callbacks"])
+    for callback in users:
+        if isinstance(callback, ModelCheckpoint):
+            _settle_checkpoint(callback)
     barebones = options["barebones"]
     unwanted: list[type[Callback]] = []
     if barebones:  # measures the trainer's own speed: nothing is saved, logged or shown
         rank_zero_info("trainer.barebones: no metrics, checkpoints, pictures, config.yaml, checks or progress bar")
         ours = []
-        options |= dict.fromkeys(BAREBONES) | {"logger": False, "detect_anomaly": False}
+        options |= dict.fromkeys(_NOT_BARE) | {"logger": False, "detect_anomaly": False}
         unwanted.append(EarlyStopping)
     if barebones or options["enable_checkpointing"] is False:
         unwanted.append(Checkpoint)
     if barebones or options["enable_progress_bar"] is False:
         unwanted.append(ProgressBar)
-    options["callbacks"] = [
-        callback for callback in as_list(options["callbacks"]) if not isinstance(callback, tuple(unwanted))
-    ]
+    options["callbacks"] = [callback for callback in users if not isinstance(callback, tuple(unwanted))]
     if any(isinstance(callback, ProgressBar) for callback in options["callbacks"]):
         unwanted.append(ProgressBar)  # in favour of the user's
     return [callback for callback in ours if not isinstance(callback, tuple(unwanted))]
+
+
+def _settle_checkpoint(users: ModelCheckpoint) -> None:
+    if users.filename is not None:
+        check_inside("ModelCheckpoint.filename", users.filename)
+    if users.dirpath is None and users.filename in ("best", "last"):
+        raise ValueError(
+            f"ModelCheckpoint.filename={users.filename} is what --{'last_' * (users.filename == 'last')}checkpoint"
+            " writes in this folder: give another name"
+        )
+    if users.dirpath is None and users.save_last:
+        rank_zero_info("ModelCheckpoint.save_last is left to --last_checkpoint, which writes last.ckpt anyway")
+        users.save_last = None
 
 
 def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:
@@ -106,20 +110,8 @@ def _followers(part: Any) -> Iterator[tuple[str, Namespace]]:
             yield from _followers(item)
 
 
-#: Where numbers must be that Lightning does not look at; it divides by some, and takes others for something else.
-_RANGES = {
-    "[0, inf)": ("gradient_clip_val", "log_every_n_steps", "overfit_batches", "min_epochs", "min_steps"),
-    "[1, inf)": ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"),
-    "[-1, inf)": ("max_epochs", "max_steps", "num_sanity_val_steps"),
-}
-
-
 def check_trainer(trainer: Namespace, checkpoint: Namespace) -> None:
-    """Looks at the numbers that Lightning does not look at.
-
-    Args:
-        trainer: The options of the trainer.
-        checkpoint: Those of the best checkpoint.
+    """Looks at the numbers of the trainer and of the best checkpoint that Lightning does not look at.
 
     Raises:
         ValueError: One is out of range, or no checkpoint would ever be written.

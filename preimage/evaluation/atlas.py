@@ -16,8 +16,8 @@ from torch import Tensor
 from datamodules import InMemoryDataModule
 from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
-from preimage.bases import chain
 from preimage.cli import PreimageCLI
+from preimage.configs import chain
 from preimage.evaluation.measures import BATCH, reconstruction_errors, to_float
 from preimage.evaluation.runs import default_device, load_data
 from preimage.files import read_metrics, read_plain, write_atomically, write_json, write_rows, write_text

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from datamodules import InMemoryDataModule
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
-from preimage.class_paths import check_class_paths
+from preimage.configs import check_class_paths
 from preimage.files import read_plain
 from preimage.parsing import OneLineErrorParser, condense
 from preimage.runs import Run

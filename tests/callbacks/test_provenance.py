@@ -31,7 +31,7 @@ def test_a_checkpoint_says_how_long_it_was_trained_and_a_resumed_run_goes_on_cou
 
 
 def test_the_commit_is_gits_and_none_outside_a_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("preimage.commit.__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setattr("preimage.files.__file__", str(tmp_path / "provenance.py"))
     assert git_commit() is None
     monkeypatch.undo()
     if (ROOT / ".git").exists():

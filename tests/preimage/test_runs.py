@@ -18,7 +18,8 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 from preimage.__main__ import main
-from preimage.files import check_inside, read_metrics
+from preimage.checks import check_inside
+from preimage.files import read_metrics
 from preimage.locks import Busy, locked
 from preimage.runs import LOCK, _new
 from tests.conftest import QUICK, ROOT, Fails, Run

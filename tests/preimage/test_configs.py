@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from preimage.bases import chain, with_bases, without_base
+from preimage.configs import chain, with_bases, without_base
 from tests.conftest import QUICK, ROOT, Fails, Run
 
 

@@ -1,0 +1,81 @@
+"""The run directory: everything a run writes lies in one folder, and deleting the folder deletes the run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from preimage.files import clear_leftovers, write_text
+from preimage.loggers import reporters, run_directory
+from preimage.runs import Run
+
+from .tuning import BatchSizeSearch, LearningRateSearch
+
+
+class RunDirectory(Callback):
+    """Writes `config.yaml` and `classes.json` when a run starts."""
+
+    def __init__(self, config: str) -> None:
+        """Takes what is to be written.
+
+        Args:
+            config: The resolved configuration, as YAML.
+        """
+        self.config = config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the files and removes a killed process's half ones; an evaluation leaves the training's config."""
+        run_dir = run_directory(trainer)
+        if run_dir is None:
+            return
+        clear_leftovers(run_dir)
+        if stage == "fit" or not (run_dir / "config.yaml").exists():
+            Run(run_dir).write_config(self.config)
+        data = getattr(trainer, "datamodule", None)
+        classes, bad = run_dir / "classes.json", getattr(data, "bad_images", None)
+        if (names := getattr(data, "class_names", None)) is not None:
+            if getattr(pl_module, "num_classes", None) is not None:
+                _check_order(classes, names)
+            if stage == "fit" or not classes.exists():
+                write_text(classes, json.dumps(names, indent=2))
+        if bad:
+            write_text(run_dir / "bad_images.json", json.dumps(bad, indent=2))
+        for reporter in reporters(trainer):
+            reporter.log_config(self.config)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes what was searched in place of what was asked for, when the search is over."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        searches = [one for one in callbacks if isinstance(one, LearningRateSearch | BatchSizeSearch)]
+        run_dir = run_directory(trainer)
+        if searches and run_dir is not None:
+            config = yaml.safe_load(self.config)
+            for search in searches:
+                search.record(trainer, config)
+            write_text(run_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps the id of the W&B run, which a resumed run continues."""
+        for reporter in reporters(trainer):
+            if reporter.wandb_id is not None:
+                checkpoint["wandb_id"] = reporter.wandb_id
+
+
+def _check_order(path: Path, names: list[str]) -> None:
+    """Compares the order of the classes with that of the training, in which the model counts them.
+
+    Raises:
+        ValueError: The data has the same classes in another order.
+    """
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return
+    if before != names and isinstance(before, list) and sorted(map(str, before)) == sorted(names):
+        first = next(index for index, pair in enumerate(zip(before, names, strict=True)) if len(set(pair)) > 1)
+        raise ValueError(
+            f"class {first} is {before[first]} in {path} and {names[first]} in the data: train anew, or rename the"
+            " classes so that they come in the order of that file"
+        )

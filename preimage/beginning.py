@@ -17,6 +17,8 @@ from preimage.files import check_inside
 from preimage.locks import PATIENCE, Busy
 from preimage.runs import LOCK, Run
 
+_ANOTHER = "give another --run_dir"
+
 
 def experiment_directory(config: Namespace) -> Path:
     """The folder of an experiment: `default_root_dir/name`."""
@@ -79,7 +81,7 @@ class Beginning:
                 done = self._done(run)
                 return done if done and not done.to_test else self._begin(run, wait)
             except Busy as error:
-                busy = Busy(f"{run.folder}: {error}; wait for it, or give another --run_dir")
+                busy = Busy(f"{run.folder}: {error}; wait for it, or {_ANOTHER}")
         if busy is not None:
             raise busy
         return self._begin(*_new(experiment))
@@ -127,8 +129,8 @@ class Beginning:
             return None
         if self.which in ("last", "best", "auto") and (unlike := self._unlike(run)):
             raise FileExistsError(
-                f"{run.folder} holds another run, with {unlike}: give another --run_dir, or to go on nevertheless"
-                f" --ckpt_path {checkpoint}"
+                f"{run.folder} holds another run, with {unlike}: {_ANOTHER}, or to go on nevertheless --ckpt_path"
+                f" {checkpoint}"
             )
         if Path(checkpoint).absolute() != run.checkpoint("last").absolute():
             return None
@@ -138,7 +140,7 @@ class Beginning:
 
     def _begin(self, run: Run, wait: float = 0, made: Sequence[Path] = ()) -> Start:
         """Locks a run, and looks again, at what another process may have done in the meantime."""
-        made = made or [path for path in (run.folder, *run.folder.parents) if not path.exists()]
+        made = made or _missing(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(run.lock(wait))
@@ -155,13 +157,9 @@ class Beginning:
     def _clear(self, run: Run) -> None:
         """Makes room for a run that begins; one that was to keep no checkpoints can only begin anew."""
         if run.checkpoint("last").is_file():
-            raise FileExistsError(
-                f"{run.folder} holds a run: resume it with --ckpt_path last, or give another --run_dir"
-            )
+            raise FileExistsError(f"{run.folder} holds a run: resume it with --ckpt_path last, or {_ANOTHER}")
         if run.holds_work and not (self.which == "auto" and run.keeps_none):
-            raise FileExistsError(
-                f"{run.folder} holds a run without a checkpoints/last.ckpt to go on from: give another --run_dir"
-            )
+            raise FileExistsError(f"{run.folder} holds a run without a checkpoints/last.ckpt to go on from: {_ANOTHER}")
         if "trainer" in run.config:  # else it was no run, and what lies there is the user's
             rank_zero_info(f"{run.folder} has no checkpoint to go on from: the run begins anew")
             (run.folder / "metrics.csv").unlink(missing_ok=True)
@@ -182,15 +180,18 @@ def _new(experiment: Path) -> tuple[Run, float, list[Path]]:
     number = next((_number(run.folder) + 1 for run in _versions(experiment)), 0)
     while True:
         folder = experiment / f"version_{number}"
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        made = _missing(folder)
         try:
             folder.mkdir(parents=True)
+            return Run(folder), 0, made
         except FileExistsError:
             if not folder.exists():  # a file is in the way above
                 raise
             number += 1
-        else:
-            return Run(folder), 0, made
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def _discard(folder: Path, made: Sequence[Path], failed: type[BaseException] | None, *_: Any) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,9 +17,6 @@ from torch import Tensor
 from callbacks.outputs import OutputCallback
 from preimage.files import write_atomically
 from preimage.loggers import reporters, run_directory
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Picture(OutputCallback):
@@ -32,7 +31,7 @@ class Picture(OutputCallback):
 
     name: str
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "NDArray[np.uint8] | Figure | None":
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | Figure | None:
         """Returns the picture `(H, W)` or `(H, W, 3)` or a figure, or None where there is nothing to draw."""
         raise NotImplementedError
 
@@ -57,14 +56,7 @@ def decode(pl_module: LightningModule, codes: Tensor) -> Tensor:
     return images.float().cpu()
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of a size in inches; matplotlib is imported late, as it takes its time."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def save_picture(trainer: Trainer, picture: "NDArray[np.uint8] | Figure", file: str, key: str | None = None) -> None:
+def save_picture(trainer: Trainer, picture: NDArray[np.uint8] | Figure, file: str, key: str | None = None) -> None:
     """Writes a picture below `images/` in the run directory and hands it to the loggers that take pictures.
 
     A picture that cannot be written costs a warning and not the training.
@@ -100,9 +92,7 @@ def save_below_images(trainer: Trainer, file: str, write: Callable[[Path], Any])
         rank_zero_warn(f"{Path('images') / file} could not be written: {error}")
 
 
-def _render(figure: "Figure") -> NDArray[np.uint8]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
+def _render(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

@@ -2,19 +2,16 @@
 
 import csv
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from preimage.files import write_text
 from preimage.loggers import reporters, run_directory
 
-from . import Picture, class_names, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from . import Picture, class_names
 
 
 class ConfusionMatrix(Picture):
@@ -30,7 +27,7 @@ class ConfusionMatrix(Picture):
         """
         super().__init__(every_n_epochs)
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
         """Plots the counts, shaded by the share of their row."""
         metric = getattr(pl_module, "confusion", None)
         if metric is None:
@@ -51,7 +48,7 @@ class ConfusionMatrix(Picture):
         return confusion_figure(counts, names)
 
 
-def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> "Figure":
+def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:
     """Plots a confusion matrix, with the counts in its cells up to 20 classes.
 
     Args:
@@ -59,7 +56,7 @@ def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> "Figure":
         names: Names of the classes.
     """
     size = max(4.0, 0.5 * min(len(names), 40))
-    figure = new_figure(size + 1, size)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

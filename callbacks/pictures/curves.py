@@ -4,18 +4,14 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
 
 from preimage.files import read_metrics
 from preimage.loggers import run_directory
 
-from . import new_figure, save_picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+from . import save_picture
 
 _GRADIENTS = "gradient_norm"  # one panel of one curve per group of layers
 
@@ -56,7 +52,7 @@ class Curves(Callback):
             self.on_fit_end(trainer, pl_module)
 
 
-def curves_figure(path: Path) -> "Figure | None":
+def curves_figure(path: Path) -> Figure | None:
     """Plots a `metrics.csv`: one panel per metric, training and validation together, and one of gradient norms.
 
     Args:
@@ -77,7 +73,7 @@ def curves_figure(path: Path) -> "Figure | None":
         return None
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure(4.5 * columns, 3.2 * rows)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
     for number, (metric, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         for name, values in sorted(lines.items()):

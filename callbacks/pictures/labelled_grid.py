@@ -1,16 +1,12 @@
 """Images with what a model that classifies and reconstructs makes of them."""
 
-from typing import TYPE_CHECKING
-
 from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from preimage.checks import check_range
 
-from . import Picture, class_names, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from . import Picture, class_names
 
 
 class LabelledGrid(Picture):
@@ -35,7 +31,7 @@ class LabelledGrid(Picture):
         check_range("LabelledGrid", "[1, inf)", count=count)
         self.count = count
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
         """Writes label and prediction over each column."""
         if not self.kept:
             return None
@@ -48,7 +44,7 @@ class LabelledGrid(Picture):
         return labelled_figure(rows or {"image": kept["image"]}, kept["label"], probabilities, names)
 
 
-def labelled_figure(rows: dict[str, Tensor], labels: Tensor, probabilities: Tensor, names: list[str]) -> "Figure":
+def labelled_figure(rows: dict[str, Tensor], labels: Tensor, probabilities: Tensor, names: list[str]) -> Figure:
     """Lays images out in named rows, with the label and the predicted class over each column.
 
     Args:
@@ -60,7 +56,7 @@ def labelled_figure(rows: dict[str, Tensor], labels: Tensor, probabilities: Tens
     Returns:
         The figure; a prediction is green where it is right and red where it is wrong.
     """
-    figure = new_figure(1.6 * len(labels), 1.6 * len(rows) + 0.6)
+    figure = Figure(figsize=(1.6 * len(labels), 1.6 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(labels), squeeze=False)
     for line, (row, images) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(row)

@@ -1,19 +1,17 @@
 """Codes in two dimensions: the images that a plane of them decodes to, and a map of those of a split."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from preimage.checks import check_range
 
-from . import Picture, class_names, decode, new_figure
+from . import Picture, class_names, decode
 from .grids import image_grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class CodePlane(Picture):
@@ -38,7 +36,7 @@ class CodePlane(Picture):
         check_range("CodePlane", "[2, inf)", steps=steps)
         self.steps = steps
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
         """Decodes the grid, a row at a time."""
         codes = self.joined().get("code", torch.empty(0))
         if len(codes) < 2 or codes[0].numel() < 2:
@@ -78,7 +76,7 @@ class LatentProjection(Picture):
         self.method = method
         self.count = count
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> "Figure | None":
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
         """Projects and plots the codes."""
         if not trainer.is_global_zero:
             return None
@@ -88,7 +86,7 @@ class LatentProjection(Picture):
         codes, labels = self.joined().values()
         points = self._project(codes.flatten(1))
         names = class_names(trainer, int(labels.max()) + 1)
-        figure = new_figure(7, 6)
+        figure = Figure(figsize=(7, 6), layout="constrained")
         axes = figure.add_subplot()
         for label in labels.unique().tolist():
             name, color = (names[label], f"C{label % 10}") if label >= 0 else ("unlabelled", "gray")
@@ -100,16 +98,14 @@ class LatentProjection(Picture):
         return figure
 
     def _project(self, codes: Tensor) -> Tensor:
-        if codes.shape[1] == 1:
-            return torch.cat([codes, torch.zeros_like(codes)], dim=1)
-        if self.method == "pca":
-            from sklearn.decomposition import PCA
-
-            return torch.from_numpy(PCA(2, random_state=0).fit_transform(codes.numpy()))
+        from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
 
-        perplexity = min(30.0, (len(codes) - 1) / 3)
-        return torch.from_numpy(TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(codes.numpy()))
+        if codes.shape[1] == 1:
+            return torch.cat([codes, torch.zeros_like(codes)], dim=1)
+        tsne = TSNE(2, perplexity=min(30.0, (len(codes) - 1) / 3), init="pca", random_state=0)
+        method = tsne if self.method == "tsne" else PCA(2, random_state=0)
+        return torch.from_numpy(method.fit_transform(codes.numpy()))
 
 
 def code_axes(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +125,7 @@ def code_axes(codes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pca.mean_).float(), torch.from_numpy(pca.components_).float()
 
 
-def plane_figure(images: Tensor, across: Tensor, up: Tensor, names: list[str]) -> "Figure":
+def plane_figure(images: Tensor, across: Tensor, up: Tensor, names: list[str]) -> Figure:
     """Plots images where they lie in the plane.
 
     Args:
@@ -138,7 +134,7 @@ def plane_figure(images: Tensor, across: Tensor, up: Tensor, names: list[str]) -
         up: Coordinates `(steps,)` of the rows, from the top down.
         names: Names of the horizontal and the vertical axis.
     """
-    figure = new_figure(8, 8)
+    figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.add_subplot()
     picture = image_grid(images, len(across))
     axes.imshow(picture)

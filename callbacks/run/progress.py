@@ -64,6 +64,6 @@ class ProgressBar(TQDMProgressBar):
     def _write_line(self, trainer: Trainer) -> None:
         if self.is_enabled or not trainer.is_global_zero or not self._start:
             return
-        numbers = [f"{key} {float(value):.4f}" for key, value in sorted(trainer.callback_metrics.items())]
-        seconds = time.monotonic() - self._start
-        print(f"epoch {trainer.current_epoch}/{trainer.max_epochs}  {'  '.join(numbers)}  ({seconds:.1f} s)", flush=True)
+        numbers = "  ".join(f"{key} {float(value):.4f}" for key, value in sorted(trainer.callback_metrics.items()))
+        seconds, epoch = time.monotonic() - self._start, f"{trainer.current_epoch}/{trainer.max_epochs}"
+        print(f"epoch {epoch}  {numbers}  ({seconds:.1f} s)", flush=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datamodules import MNISTDataModule
 from lightning_modules import Autoencoder, MNISTDecoder, MNISTEncoder
-from tests.conftest import QUICK, Fails, Run
+from tests.conftest import PLAIN, Fails, Run
 from tests.preimage.test_cli import values, weights
 from tests.test_resume import same
 
@@ -44,8 +44,8 @@ KINDS = pytest.mark.parametrize("kind", [SWA, EMA, *OTHERS], ids=["swa", "ema", 
 
 def fit(run: Run, kind: list[str], folder: Path, *flags: object) -> Path:
     folder.mkdir(exist_ok=True)
-    given = [*QUICK, "--model.encoder=tests.callbacks.run.test_averaging.NormalizedEncoder", "--trainer.max_epochs=3"]
-    given += ["--trainer.callbacks=null", "--trainer.callbacks+=tests.callbacks.run.test_averaging.Witness"]
+    given = [*PLAIN, "--model.encoder=tests.callbacks.run.test_averaging.NormalizedEncoder", "--trainer.max_epochs=3"]
+    given += ["--trainer.callbacks+=tests.callbacks.run.test_averaging.Witness"]
     given += [f"--trainer.callbacks.folder={folder}", "--trainer.limit_train_batches=2", "--data.batch_size=256"]
     return run("fit", *given, *kind, "--run_dir", folder / "run", *flags) / folder / "run"
 
@@ -88,8 +88,9 @@ def test_the_average_is_validated_kept_and_tested(run: Run, tmp_path: Path, kind
 
 def test_the_statistics_are_those_of_the_averaged_network(run: Run, tmp_path: Path) -> None:
     """Here of the images themselves, which come first."""
-    folder = fit(run, SWA, tmp_path / "whole", "--trainer.limit_train_batches=1.0", "--trainer.max_epochs=2")
-    data = MNISTDataModule(dataset="digits5k", val_size=64, batch_size=256)
+    short = ["--trainer.max_epochs=2", "--trainer.limit_val_batches=1"]
+    folder = fit(run, SWA, tmp_path / "whole", "--trainer.limit_train_batches=1.0", "--data.val_size=3000", *short)
+    data = MNISTDataModule(dataset="digits5k", val_size=3000, batch_size=256)
     data.setup("fit")
     mean = weights(folder / "checkpoints/last.ckpt")["encoder.0.running_mean"]
     assert float(mean) == pytest.approx(float(data.train_set.images.float().mean() / 255), rel=1e-3)
@@ -110,4 +111,4 @@ def test_a_resumed_run_averages_as_one_that_was_not_stopped(run: Run, tmp_path: 
 
 def test_two_averages_at_a_time_are_refused(fails: Fails) -> None:
     flags = ["--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks+=WeightAveraging"]
-    assert "one average of weights at a time" in fails("fit", *QUICK, *flags)
+    assert "one average of weights at a time" in fails("fit", *PLAIN, *flags)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from tests.conftest import QUICK, Fails, Run
+from tests.conftest import PLAIN, Fails, Run
 
 
 class Score(Callback):
@@ -20,9 +20,9 @@ class Score(Callback):
 
 def scored(name: str, *values: float) -> list[str]:
     flags = ["--trainer.limit_train_batches=1", f"--trainer.max_epochs={len(values)}", "--trainer.limit_val_batches=1"]
-    flags += ["--trainer.callbacks=null", "--trainer.callbacks+=tests.callbacks.run.test_best_checkpoint.Score"]
+    flags += ["--trainer.callbacks+=tests.callbacks.run.test_best_checkpoint.Score"]
     flags += [f"--trainer.callbacks.name={name}", f"--trainer.callbacks.values={list(values)}"]
-    return [*QUICK, f"--checkpoint.monitor={name}", *flags]
+    return [*PLAIN, f"--checkpoint.monitor={name}", *flags]
 
 
 def epochs(folder: Path) -> dict[str, int]:
@@ -103,7 +103,7 @@ def test_best_of_a_checkpoint_that_lightnings_own_callback_wrote_stays_the_best(
     ],
 )
 def test_what_cannot_be_the_best_is_refused(fails: Fails, flags: list[str], culprit: str) -> None:
-    assert culprit in fails("fit", *QUICK, *flags)
+    assert culprit in fails("fit", *PLAIN, *flags)
 
 
 def test_early_stopping_knows_the_direction_and_a_mode_that_is_given_is_kept(run: Run) -> None:
@@ -115,7 +115,7 @@ def test_early_stopping_knows_the_direction_and_a_mode_that_is_given_is_kept(run
 
 
 def test_a_metric_that_is_not_logged_is_named_without_advice_for_programmers(fails: Fails) -> None:
-    line = fails("fit", *QUICK, "--checkpoint.monitor=val/own", "--checkpoint.mode=min")
+    line = fails("fit", *PLAIN, "--checkpoint.monitor=val/own", "--checkpoint.mode=min")
     assert "'val/own'" in line
     assert "LightningModule" not in line
 
@@ -123,12 +123,12 @@ def test_a_metric_that_is_not_logged_is_named_without_advice_for_programmers(fai
 @pytest.mark.parametrize("name", ["best", "last", "../../{epoch}", "/tmp/{epoch}"])
 def test_a_users_own_checkpoints_leave_those_of_the_run_alone(fails: Fails, tmp_path: Path, name: str) -> None:
     flags = ["--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.filename={name}"]
-    assert "ModelCheckpoint.filename" in fails("fit", *QUICK, *flags)
+    assert "ModelCheckpoint.filename" in fails("fit", *PLAIN, *flags)
     assert not (tmp_path / "runs").exists()
 
 
 def test_checkpoints_of_two_runs_are_never_in_one_folder(fails: Fails, tmp_path: Path) -> None:
-    line = fails("fit", *QUICK, f"--checkpoint.dirpath={tmp_path / 'elsewhere'}")
+    line = fails("fit", *PLAIN, f"--checkpoint.dirpath={tmp_path / 'elsewhere'}")
     assert "choose that by --run_dir" in line
 
 

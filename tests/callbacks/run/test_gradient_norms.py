@@ -23,7 +23,7 @@ def norms(path: Path) -> list[dict[str, float]]:
 
 def test_norms_are_those_of_the_gradients(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, data = Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(batch_size=4000)
+    model, data = Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(batch_size=400, val_size=3600)
     data.setup("fit")
     images = data.train_set.images.float() / 255
     torch.nn.functional.mse_loss(model(images), images).backward()
@@ -58,5 +58,5 @@ def test_it_looks_only_now_and_then_and_leaves_frozen_layers_out(tmp_path: Path)
 
 def test_a_training_that_logs_no_steps_has_no_norms(tmp_path: Path) -> None:
     run = trainer(tmp_path, callbacks=[GradientNorms()], logger=RunLogger(tmp_path), log_every_n_steps=0)
-    run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(batch_size=4000))
+    run.fit(Autoencoder(MNISTEncoder(), MNISTDecoder()), MNISTDataModule(batch_size=400, val_size=3600))
     assert not norms(tmp_path / "metrics.csv")

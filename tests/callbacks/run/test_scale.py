@@ -4,7 +4,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from callbacks.run.scale import check_processes, check_slurm
-from tests.conftest import QUICK, Fails, Run
+from tests.conftest import PLAIN, Fails, Run
 
 
 def announced(caplog: pytest.LogCaptureFixture) -> str:
@@ -14,7 +14,7 @@ def announced(caplog: pytest.LogCaptureFixture) -> str:
 
 def test_a_fit_says_what_a_step_takes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        run("fit", *QUICK, "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=2", "--model.encoder_lr=0.001")
+        run("fit", *PLAIN, "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=2", "--model.encoder_lr=0.001")
     line = announced(caplog)
     assert "batch of 32 x 1 processes x 3 accumulated = 96 images," in line
     assert "learning rate 0.008, 0.001 (OneCycle)" in line
@@ -34,7 +34,7 @@ def test_no_more_images_are_announced_than_there_are(
     run: Run, caplog: pytest.LogCaptureFixture, flags: list[str], text: str
 ) -> None:
     with caplog.at_level("INFO"):
-        run("fit", *QUICK, *flags)
+        run("fit", *PLAIN, *flags)
     assert text in announced(caplog)
 
 
@@ -47,7 +47,7 @@ def test_fewer_processes_than_devices_are_refused(
     fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm(monkeypatch, NTASKS=1, PROCID=0)
-    line = fails("fit", *QUICK, "--trainer.devices=2", "--trainer.strategy=ddp")
+    line = fails("fit", *PLAIN, "--trainer.devices=2", "--trainer.strategy=ddp")
     assert "1 processes were started for trainer.devices x trainer.num_nodes = 2 x 1" in line
     assert "--ntasks-per-node=2" in line
     assert not (tmp_path / "runs").exists()
@@ -62,7 +62,7 @@ def test_processes_that_know_nothing_of_each_other_are_refused(monkeypatch: pyte
 def test_a_process_that_would_wait_for_others_says_so_before(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm(monkeypatch, NTASKS=2)
     assert "SLURM_NTASKS=2, and this process was not started by srun" in fails(
-        "fit", *QUICK, "--trainer.devices=2", "--trainer.strategy=ddp"
+        "fit", *PLAIN, "--trainer.devices=2", "--trainer.strategy=ddp"
     )
     slurm(monkeypatch, NTASKS=2, PROCID=0)  # as in the script of a batch job
     with pytest.warns(UserWarning, match="may wait for the 1 others for ever; start it by srun"):

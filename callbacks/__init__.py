@@ -11,12 +11,10 @@ from .pictures.labelled_grid import LabelledGrid
 from .pictures.planes import CodePlane, LatentProjection
 from .pictures.walks import Interpolation, Traversal
 from .run.averaging import AveragedEMA, AveragedSWA, AveragedWeights
-from .run.best_checkpoint import BestCheckpoint
-from .run.checkpoints import AtomicCheckpointIO, LastCheckpoint
-from .run.directory import RunDirectory
+from .run.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from .run.directory import PredictionWriter, RunDirectory
 from .run.gradients import GradientNorms, StopOnNaN
 from .run.knn_probe import KNNProbe
-from .run.predictions import PredictionWriter
 from .run.progress import ProgressBar
 from .run.scale import EffectiveBatch, ModelMemory
 from .run.speed import ChannelsLast, Compile, CPUPrecision

@@ -78,13 +78,7 @@ class OutputCallback(Callback):
         return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         """Collects from a step."""
         if (trainer.is_global_zero or self.every_rank) and self.due(trainer) and isinstance(outputs, dict):
@@ -92,7 +86,7 @@ class OutputCallback(Callback):
                 self.kept = []
             self.collect(trainer, outputs, batch_idx)
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks, if it is time."""

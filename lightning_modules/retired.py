@@ -1,6 +1,7 @@
 """What runs and checkpoints of earlier versions call otherwise, in the words of this one."""
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def renewed_config(config: Any) -> Any:
 
 
 def renewed_text(text: str) -> str:
-    """The same for YAML, which stays as it is to the letter if nothing in it is of an earlier version."""
+    """The same for YAML or a flag, which stays as it is to the letter if nothing in it is of an earlier version."""
+    text = re.sub(r"\bcallbacks\.((Wandb|TensorBoard)?RunLogger)\b", r"preimage.loggers.\1", text)
     if "vat:" not in text:
         return text
     try:

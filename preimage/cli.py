@@ -33,21 +33,22 @@ from callbacks import (
     ProgressBar,
     Provenance,
     RunDirectory,
-    RunLogger,
     RunState,
     StopOnNaN,
-    WandbRunLogger,
 )
-from callbacks.scale import check_processes, check_slurm
+from callbacks.run.scale import check_processes, check_slurm
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
+from lightning_modules.retired import renewed_text
+from preimage.beginning import Beginning, Start, experiment_directory
 from preimage.checks import check_inside
 from preimage.configs import check_class_paths, with_bases
 from preimage.links import link
 from preimage.locks import PATIENCE
+from preimage.loggers import RunLogger, reporters, run_directory
 from preimage.parsing import OneLineErrorParser
 from preimage.processes import agree
-from preimage.runs import Beginning, Run, Start, experiment_directory, stoppers
+from preimage.runs import Run, stoppers
 from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
 
 #: What acts on every run, by its name in `config.yaml`, where it can be changed.
@@ -105,13 +106,12 @@ class PreimageCLI(LightningCLI):
                     seed_everything_default=0,
                     trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
                     auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
-                    args=with_bases(sys.argv[1:] if args is None else args),
+                    args=[renewed_text(arg) for arg in with_bases(sys.argv[1:] if args is None else args)],
                 )
                 exit_code = 0
             finally:  # not at the end of the fit: the test still logs
-                for logger in getattr(getattr(self, "trainer", None), "loggers", ()):
-                    if isinstance(logger, WandbRunLogger):
-                        logger.close(exit_code)
+                for reporter in reporters(self.trainer) if hasattr(self, "trainer") else ():
+                    reporter.close(exit_code)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: a model that is copied for an average of weights holds it, through what makes its optimiser."""
@@ -252,7 +252,7 @@ class PreimageCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Says where the run goes."""
-        if any(isinstance(logger, RunLogger) for logger in self.trainer.loggers):
+        if run_directory(self.trainer) is not None:
             rank_zero_info(f"run directory: {self.run_dir}")
 
     def after_fit(self) -> None:
@@ -289,9 +289,9 @@ def _place_loggers(config: Namespace, run_dir: Path, command: str) -> None:
         init_args = logger.get("init_args", Namespace())
         init_args["save_dir"] = str(run_dir / (init_args.get("save_dir") or ""))
         if logger.class_path.endswith("TensorBoardLogger"):
-            logger.class_path = "callbacks.TensorBoardRunLogger"  # Lightning's own stops the run when it fails
+            logger.class_path = "preimage.loggers.TensorBoardRunLogger"  # Lightning's own stops the run when it fails
         elif logger.class_path.endswith(("WandbLogger", "WandbRunLogger")):
-            logger.class_path = "callbacks.WandbRunLogger"
+            logger.class_path = "preimage.loggers.WandbRunLogger"
             _describe_wandb_run(init_args, config, run_dir, command)
 
 

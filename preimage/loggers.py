@@ -14,14 +14,72 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import numpy as np
 import yaml
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from numpy.typing import NDArray
 
 from preimage.files import git_commit, write_rows
 from preimage.private_api import guard_publishing
+
+__all__ = ["TensorBoardRunLogger", "WandbRunLogger"]
+
+
+class Reporter:
+    """What a logger may take beside numbers, on rank 0: nothing, where it does not say otherwise."""
+
+    @property
+    def wandb_id(self) -> str | None:
+        """Id of the W&B run, which a resumed run continues."""
+        return None
+
+    def log_picture(self, key: str, image: NDArray[np.uint8], step: int) -> None:
+        """Takes a picture `(H, W)` or `(H, W, 3)`."""
+
+    def log_table(self, key: str, columns: list[str], data: list[list[Any]], *, step: int | None = None) -> None:
+        """Takes a table, row by row."""
+
+    def log_config(self, text: str) -> None:
+        """Takes the resolved configuration, as YAML."""
+
+    def close(self, exit_code: int) -> None:
+        """Ends, as the command does."""
+
+
+class _Foreign(Reporter):
+    """A logger that is none of ours, as Lightning's own that a user gives in Python: it takes pictures if it can."""
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger = logger
+
+    def log_picture(self, key: str, image: NDArray[np.uint8], step: int) -> None:
+        if isinstance(self.logger, WandbLogger):
+            self.logger.log_image(key, [image], step=step)
+        elif isinstance(self.logger, TensorBoardLogger):
+            self.logger.experiment.add_image(key, image, step, dataformats="HWC"[: image.ndim])
+
+
+def reporters(trainer: Trainer) -> list[Reporter]:
+    """The loggers of a trainer, as what takes pictures, tables and configurations."""
+    return [logger if isinstance(logger, Reporter) else _Foreign(logger) for logger in trainer.loggers]
+
+
+def run_logger(trainer: Trainer) -> "RunLogger | None":
+    """The logger of the run's own numbers, if there is one."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+
+
+def run_directory(trainer: Trainer) -> Path | None:
+    """The run directory, or None where nothing is to be written: off rank 0, and without a RunLogger.
+
+    `trainer.log_dir` would be a broadcast, which hangs where only rank 0 asks.
+    """
+    logger = run_logger(trainer) if trainer.is_global_zero else None
+    return None if logger is None else logger.path.parent
 
 
 class GuardedLogger(Logger):
@@ -51,9 +109,9 @@ class GuardedLogger(Logger):
     def experiment(self) -> Any:
         """The logger's own object, or, once that could not be had, one that takes any call and does nothing."""
         if self._stand_in is None:
-            found = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
-            if found is not None:
-                return found
+            own = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
+            if own is not None:
+                return own
             self._stand_in = DummyLogger().experiment
         return self._stand_in
 
@@ -66,11 +124,15 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class TensorBoardRunLogger(GuardedLogger, TensorBoardLogger):
+class TensorBoardRunLogger(GuardedLogger, Reporter, TensorBoardLogger):
     """Lightning's TensorBoardLogger, which never stops a run."""
 
+    def log_picture(self, key: str, image: NDArray[np.uint8], step: int) -> None:
+        """Adds a picture."""
+        _Foreign(self).log_picture(key, image, step)
 
-class _WandbLogger(WandbLogger):
+
+class _WandbLogger(WandbLogger, Reporter):
     """What W&B is told; GuardedLogger lies around it."""
 
     def __init__(
@@ -106,11 +168,15 @@ class _WandbLogger(WandbLogger):
         self._wandb_init = {"resume": "allow"} | given
         if offline:
             self._wandb_init["mode"] = "offline"
-        self._init_timeout = init_timeout
-        self._finish_timeout = finish_timeout
+        self._timeouts: dict[str, Any] = {"init_timeout": init_timeout, "finish_timeout": finish_timeout}
         self._max_pictures = max_pictures
         self._pictures: Counter[str] = Counter()
         self._validated: dict[str, float] = {}
+
+    @property
+    def wandb_id(self) -> str | None:
+        """Id of the run, where it is open or was given."""
+        return self.version
 
     @property
     @rank_zero_experiment
@@ -119,29 +185,21 @@ class _WandbLogger(WandbLogger):
         if self._experiment is None:
             import wandb
 
-            self._wandb_init.setdefault(
-                "settings",
-                wandb.Settings(
-                    git_root=str(Path(__file__).parent),
-                    init_timeout=self._init_timeout,
-                    finish_timeout=self._finish_timeout,
-                ),
-            )
+            settings = wandb.Settings(git_root=str(Path(__file__).parent), **self._timeouts)
+            self._wandb_init.setdefault("settings", settings)
             mode = self._wandb_init.get("mode", os.environ.get("WANDB_MODE", "online"))
             try:
                 if mode == "online":
-                    _look_for_server(wandb.setup().settings.base_url, self._init_timeout)
+                    _look_for_server(wandb.setup().settings.base_url, self._timeouts["init_timeout"])
                     if not wandb.login(prompt=False, verify=False):
                         raise ConnectionError("there is no API key")
                 return super().experiment
             except Exception as error:
                 if mode != "online":
                     raise
-                text = " ".join(str(error).split())
-                rank_zero_warn(f"W&B: this run is logged offline, since {text}")
+                rank_zero_warn(f"W&B: this run is logged offline, since {' '.join(str(error).split())}")
                 self._wandb_init["mode"] = "offline"
-                return super().experiment
-        return self._experiment
+        return super().experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -154,20 +212,16 @@ class _WandbLogger(WandbLogger):
             self.log_table("test_results", ["metric", "value"], tested, step=step)
 
     @rank_zero_only
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Logs pictures, the rarer the more of them there were."""
+    def log_picture(self, key: str, image: NDArray[np.uint8], step: int) -> None:
+        """Logs a picture, the rarer the more of them there were."""
         count = self._pictures[key]
         self._pictures[key] += 1
         if count % (1 << (count // self._max_pictures).bit_length()) == 0:
-            super().log_image(key, images, step, **kwargs)
+            self.log_image(key, [image], step)
 
     @rank_zero_only
     def log_config(self, text: str) -> None:
-        """Puts the resolved configuration and the commit of this code into the run.
-
-        Args:
-            text: The configuration, as YAML.
-        """
+        """Puts the resolved configuration and the commit of this code into the run."""
         values = yaml.safe_load(text) | {"git_commit": git_commit()}
         self.experiment.config.update(values, allow_val_change=True)
         (Path(self.experiment.dir) / "experiment.yaml").write_text(text)  # config.yaml is W&B's own
@@ -220,11 +274,13 @@ def _look_for_server(url: str, timeout: float) -> None:
         raise ConnectionError(f"{url} does not answer: {error}") from error
 
 
-class RunLogger(Logger):
+class RunLogger(Reporter, Logger):
     """Writes metrics to `metrics.csv` in the run directory, and continues that file when a run is resumed.
 
     Lightning's CSVLogger deletes the file of the run it resumes.
     """
+
+    name = version = ""  # the run directory is `save_dir` itself
 
     def __init__(self, run_dir: Path) -> None:
         """Opens nothing yet: a run that fails before its first number leaves no file behind.
@@ -236,16 +292,6 @@ class RunLogger(Logger):
         self.path = run_dir / "metrics.csv"
         self._columns: list[str] = []
         self._pending: list[dict[str, float]] = []
-
-    @property
-    def name(self) -> str:
-        """Empty, since the run directory is `save_dir` itself."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty, since the run directory is `save_dir` itself."""
-        return ""
 
     @property
     def save_dir(self) -> str:
@@ -276,40 +322,37 @@ class RunLogger(Logger):
             self._pending = []
 
     def _write(self) -> None:
-        if not self._columns and self.path.is_file():
-            self._columns = self._header()
-        new = sorted({key for row in self._pending for key in row} - set(self._columns))
+        columns = self._columns or self._read()[0]
+        new = sorted({key for row in self._pending for key in row} - set(columns))
         if new:
-            rows = self._rows() if self.path.is_file() else []
-            columns = self._columns + new
-            write_rows(self.path, [*rows, *self._pending], columns)
-            self._columns = columns
-            return
-        size = self.path.stat().st_size
-        try:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerows(self._pending)
-        except OSError:
-            os.truncate(self.path, size)  # half a row
-            raise
+            write_rows(self.path, [*self._read()[1], *self._pending], [*columns, *new])
+        else:
+            size = self.path.stat().st_size
+            try:
+                with self.path.open("a", newline="") as file:
+                    csv.DictWriter(file, columns).writerows(self._pending)
+            except OSError:
+                os.truncate(self.path, size)  # half a row
+                raise
+        self._columns = [*columns, *new]
 
     def rows(self) -> int:
         """Writes what is pending, and counts the rows of the file."""
         self.save()
-        return len(self._rows()) if self.path.is_file() else 0
+        return len(self._read()[1])
 
     @rank_zero_only
     def keep(self, count: int) -> None:
         """Keeps the first rows: a killed run wrote the others after the checkpoint from which it is resumed."""
-        if self.path.is_file():
-            self._columns = self._header()
-            write_rows(self.path, self._rows()[:count], self._columns)
+        self._columns, rows = self._read()
+        if self._columns:
+            write_rows(self.path, rows[:count], self._columns)
 
-    def _header(self) -> list[str]:
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Columns, and rows as they are written, of which a killed run may have left half a last one."""
+        if not self.path.is_file():
+            return [], []
         with self.path.open(newline="") as file:
-            return next(csv.reader(file), [])
-
-    def _rows(self) -> list[dict[str, str]]:
-        """The rows as they are written, of which a killed run may have left half a last one."""
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file, restval=""))
+            reader = csv.DictReader(file, restval="")
+            rows = list(reader)
+            return list(reader.fieldnames or ()), rows

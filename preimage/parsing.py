@@ -17,12 +17,13 @@ import callbacks
 import datamodules
 import lightning_modules
 from lightning_modules.retired import renewed_text
+from preimage import loggers
 from preimage.configs import without_base
 from preimage.files import read_plain
 from preimage.private_api import set_type, type_of, typed_actions, wrap_check
 from preimage.trainer_options import FOLLOWERS
 
-_PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.")
+_PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.", "preimage.")
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -144,7 +145,7 @@ def condense(message: str) -> str:
     name = missing[1]
     if number := re.match(r"(.*Expected an? (?:float|int))\b", text):  # where a number is wanted, it is not a class
         return f"{number[1]}. Got value: {name}"
-    known = [*lightning_modules.__all__, *datamodules.__all__, *callbacks.__all__]
+    known = [*lightning_modules.__all__, *datamodules.__all__, *callbacks.__all__, *loggers.__all__]
     guess = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {guess[0]}?" if guess else "give the import path of a class, or the name of one of ours"
     return text.replace(missing[0], f"there is no class {name}, {hint}").split(" Got value")[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from callbacks.provenance import KEY
+from callbacks.run.state import PROVENANCE as KEY
 from datamodules import InMemoryDataModule
 from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule

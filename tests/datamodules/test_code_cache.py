@@ -159,7 +159,8 @@ def test_what_cannot_be_cached_is_said(run: Run, fails: Fails, tmp_path: Path) -
 
 
 def test_predictions_name_the_files_in_the_order_of_the_data(tmp_path: Path) -> None:
-    from callbacks import PredictionWriter, RunLogger
+    from callbacks import PredictionWriter
+    from preimage.loggers import RunLogger
     from tests.datamodules.test_image_folder import make_tree
 
     data = ImageFolderDataModule(str(make_tree(tmp_path)), image_size=8, cache_dir=str(tmp_path), predict_split="train")

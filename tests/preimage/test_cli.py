@@ -13,7 +13,7 @@ import yaml
 
 from lightning_modules import Autoencoder, Classifier, Inversion
 from preimage.cli import ALWAYS_ON
-from tests.callbacks.test_checkpoints import SLURM
+from tests.callbacks.run.test_checkpoints import SLURM
 from tests.conftest import QUICK, ROOT, Digits, Fails, Run, wait_for
 
 

@@ -19,7 +19,7 @@ import wandb
 import yaml
 from PIL import Image
 
-from callbacks import WandbRunLogger
+from preimage.loggers import WandbRunLogger
 from tests.conftest import QUICK, ROOT, Run
 from tests.preimage.test_cli import values
 
@@ -140,10 +140,13 @@ def test_without_a_key_it_is_offline_and_says_how_to_sync(run: Run, capsys: pyte
 
 
 def test_offline_is_not_warned_of_where_it_is_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run_dir = run("fit", *QUICK, *OVERLAY) / "quickstart/version_0"
+    earlier = tmp_path / "earlier.yaml"  # as an earlier version wrote it
+    earlier.write_text("trainer: {logger: [{class_path: callbacks.WandbRunLogger, init_args: {save_dir: .}}]}")
+    run_dir = run("fit", *QUICK, "--config", earlier, "--name", "quickstart") / "quickstart/version_0"
+    assert "preimage.loggers.WandbRunLogger" in (run_dir / "config.yaml").read_text()
     assert list(run_dir.glob("wandb/offline-run-*"))
     assert not [warning for warning in recwarn if "W&B" in str(warning.message)]
 
@@ -307,7 +310,7 @@ def test_pictures_are_sent_ever_more_rarely(monkeypatch: pytest.MonkeyPatch, tmp
     sent: list[int] = []
     monkeypatch.setattr(WandbRunLogger, "log_metrics", lambda self, metrics, step: sent.append(step))
     for step in range(20):
-        logger.log_image("val/x", [np.zeros((4, 4), dtype=np.uint8)], step=step)
+        logger.log_picture("val/x", np.zeros((4, 4), dtype=np.uint8), step=step)
     assert sent == [0, 1, 2, 3, 4, 6, 8, 12, 16]
 
 

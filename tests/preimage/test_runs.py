@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,11 +19,12 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 from preimage.__main__ import main
+from preimage.beginning import _new
 from preimage.checks import check_inside
 from preimage.files import read_metrics
 from preimage.locks import Busy, locked
-from preimage.runs import LOCK, _new
-from tests.conftest import QUICK, ROOT, Fails, Run
+from preimage.runs import LOCK
+from tests.conftest import PLAIN, ROOT, Fails, Run
 
 FORK = multiprocessing.get_context("fork")
 STOPS = [
@@ -67,7 +69,7 @@ class Killed(Callback):
 def kill(*flags: object, epoch: int = 0) -> None:
     """Runs a `fit` that is killed before its first checkpoint, or after it."""
     callback = f"{{class_path: {__name__}.Killed, init_args: {{epoch: {epoch}}}}}"
-    process = fork(lambda: main(["fit", *QUICK, *map(str, flags), "--trainer.callbacks", f"[{callback}]"]))
+    process = fork(lambda: main(["fit", *PLAIN, *map(str, flags), "--trainer.callbacks", f"[{callback}]"]))
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
 
@@ -77,7 +79,7 @@ def kill(*flags: object, epoch: int = 0) -> None:
 
 def test_three_fits_at_the_same_moment_have_three_runs(tmp_path: Path) -> None:
     root = ["--trainer.default_root_dir", str(tmp_path)]
-    processes = [fork(lambda: main(["fit", *QUICK, *root, "--trainer.callbacks", "null"])) for _ in range(3)]
+    processes = [fork(lambda: main(["fit", *PLAIN, *root])) for _ in range(3)]
     for process in processes:
         process.join(300)
         assert process.exitcode == 0
@@ -109,49 +111,41 @@ def test_no_number_is_given_twice(tmp_path: Path) -> None:
 
 def test_a_file_where_a_folder_should_be_is_named(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    assert f"{tmp_path}/runs" in fails("fit", *QUICK)
+    assert f"{tmp_path}/runs" in fails("fit", *PLAIN)
 
 
 def test_what_fails_at_once_leaves_nothing_behind(run: Run, fails: Fails, tmp_path: Path) -> None:
-    assert "learning rate: -1" in fails("fit", *QUICK, "--model.optimizer.lr", -1, "--name", "a/b")
+    assert "learning rate: -1" in fails("fit", *PLAIN, "--model.optimizer.lr", -1, "--name", "a/b")
     assert not (tmp_path / "runs").exists()
     (tmp_path / "mine/images").mkdir(parents=True)
     (tmp_path / "mine/images/cat.png").touch()
-    fails("fit", *QUICK, "--model.optimizer.lr", -1, "--run_dir", tmp_path / "mine")
-    fails("fit", *QUICK, "--model.optimizer.lr", -1, "--run_dir", tmp_path / "new/er")
+    fails("fit", *PLAIN, "--model.optimizer.lr", -1, "--run_dir", tmp_path / "mine")
+    fails("fit", *PLAIN, "--model.optimizer.lr", -1, "--run_dir", tmp_path / "new/er")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    run("fit", *QUICK, "--run_dir", tmp_path / "mine")  # nor does it remove anything
+    run("fit", *PLAIN, "--run_dir", tmp_path / "mine")  # nor does it remove anything
     assert (tmp_path / "mine/images/cat.png").exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../escape",
-        "/tmp/escape",
-        "a/../../b",
-        "a/..",
-        "..",
-        ".",
-        "./a",
-        "~/a",
-        "",
-        "a/",
-        "a//b",
-        "a\0b",
-        "a\nb",
-    ],
-)
+OUTSIDE = ["../../escape", "/tmp/escape", "a/../../b", "a/..", "..", ".", "./a", "~/a", "a/", "a//b", "a\0b", "a\nb"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_leave_their_folder_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"--name {name!r} must stay inside the folder")):
+        check_inside("--name", name)
+
+
 @pytest.mark.parametrize("option", ["--name", "--checkpoint.filename"])
-def test_names_that_leave_their_folder_are_refused(fails: Fails, tmp_path: Path, option: str, name: str) -> None:
-    assert f"{option} {name!r} must stay inside the folder" in fails("fit", *QUICK, f"{option}={name}")
+@pytest.mark.parametrize("name", ["../../escape", ""])
+def test_a_run_stays_inside_its_folder(fails: Fails, tmp_path: Path, option: str, name: str) -> None:
+    assert f"{option} {name!r} must stay inside the folder" in fails("fit", *PLAIN, f"{option}={name}")
     assert not list(tmp_path.iterdir())
 
 
 def test_names_may_be_nested_and_not_endless(run: Run, fails: Fails, tmp_path: Path) -> None:
     for name in ("n" * 300, "a/" + "é" * 101):
-        assert "is too long: give at most 200 bytes" in fails("fit", *QUICK, "--name", name)
-    run("fit", *QUICK, "--name", "a b/ü", "--checkpoint.filename", "x/{epoch}", "--trainer.callbacks", "null")
+        assert "is too long: give at most 200 bytes" in fails("fit", *PLAIN, "--name", name)
+    run("fit", *PLAIN, "--name", "a b/ü", "--checkpoint.filename", "x/{epoch}")
     assert (tmp_path / "runs/a b/ü/version_0/checkpoints/x/0.ckpt").is_file()
     check_inside("--name", "..a/b..")
 
@@ -160,11 +154,11 @@ def test_names_may_be_nested_and_not_endless(run: Run, fails: Fails, tmp_path: P
 
 
 def test_last_is_the_newest_run_of_the_same_configuration(run: Run, fails: Fails) -> None:
-    runs = run("fit", *QUICK) / "quickstart"
-    run("fit", *QUICK, "--model.encoder.latent_dim", 5, "--model.decoder.latent_dim", 5)
+    runs = run("fit", *PLAIN) / "quickstart"
+    run("fit", *PLAIN, "--model.encoder.latent_dim", 5, "--model.decoder.latent_dim", 5)
     before = contents(runs / "version_1")
-    may_change = ["--trainer.max_epochs", 2, "--trainer.callbacks", "null", "--data.cache_dir", runs / "cache"]
-    run("fit", *QUICK, "--ckpt_path", "last", *may_change)
+    may_change = ["--trainer.max_epochs", 2, "--data.cache_dir", runs / "cache"]
+    run("fit", *PLAIN, "--ckpt_path", "last", *may_change)
     assert epochs(runs / "version_0") == 2
     for flags, difference in (
         (["--model.scheduler", "null"], "model.scheduler="),
@@ -173,26 +167,26 @@ def test_last_is_the_newest_run_of_the_same_configuration(run: Run, fails: Fails
         (["--model", "VAE", "--model.latent_dim", 12, "--model.encoder", "MNISTGaussianEncoder"], "model="),
         (["--trainer.accumulate_grad_batches", 2], "trainer.accumulate_grad_batches=1, not 2"),
     ):
-        line = fails("fit", *QUICK, "--ckpt_path", "last", *flags)
+        line = fails("fit", *PLAIN, "--ckpt_path", "last", *flags)
         other = runs / "version_1"
         assert "no run of this configuration; the newest has " in line
         assert f"--ckpt_path {other}/checkpoints/last.ckpt" in line
         assert difference in line or "model.encoder.latent_dim=5, not 12" in line
     assert contents(runs / "version_1") == before
     assert "latent_dim=12, not 3" in fails(
-        "test", *QUICK, "--model.encoder.latent_dim", 3, "--ckpt_path", "best", "--run_dir", runs / "version_0"
+        "test", *PLAIN, "--model.encoder.latent_dim", 3, "--ckpt_path", "best", "--run_dir", runs / "version_0"
     )
     assert sorted(path.name for path in runs.iterdir()) == ["version_0", "version_1"]
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_is_no_dead_end(run: Run, tmp_path: Path) -> None:
     root = ["--trainer.default_root_dir", tmp_path / "runs", "--trainer.log_every_n_steps", 1]
-    runs = run("fit", *QUICK, "--model.encoder.latent_dim", 5, "--model.decoder.latent_dim", 5) / "quickstart"
+    runs = run("fit", *PLAIN, "--model.encoder.latent_dim", 5, "--model.decoder.latent_dim", 5) / "quickstart"
     before = contents(runs / "version_0")
     for flags in (["--ckpt_path", "last"], ["--ckpt_path", "auto"], ["--run_dir", runs / "version_1"]):
         kill(*root, *(["--run_dir", runs / "version_1"]))
         assert not (runs / "version_1/checkpoints/last.ckpt").exists()
-        run("fit", *QUICK, *flags, "--trainer.callbacks", "null", "--trainer.log_every_n_steps", 1)
+        run("fit", *PLAIN, *flags, "--trainer.log_every_n_steps", 1)
         steps = [row["step"] for row in read_metrics(runs / "version_1/metrics.csv") if "train/loss" in row]
         assert steps == sorted(set(steps))  # nothing is left of the first attempt
         assert epochs(runs / "version_1") == 1
@@ -205,43 +199,43 @@ def test_auto_goes_on_where_there_is_something_left(run: Run, fails: Fails, tmp_
     root = ["--trainer.default_root_dir", tmp_path / "runs"]
     more = ["--trainer.max_epochs", 2]
     kill(*root, *more, "--ckpt_path", "auto", epoch=1)
-    runs = run("fit", *QUICK, *more, "--ckpt_path", "auto") / "quickstart"
-    run("fit", *QUICK, *more, "--ckpt_path", "auto", "--seed_everything", 1)
+    runs = run("fit", *PLAIN, *more, "--ckpt_path", "auto") / "quickstart"
+    run("fit", *PLAIN, *more, "--ckpt_path", "auto", "--seed_everything", 1)
     assert {path.name: epochs(path) for path in runs.iterdir()} == {"version_0": 2, "version_1": 2}
     before = contents(runs)
-    run("fit", *QUICK, *more, "--ckpt_path", "auto")
+    run("fit", *PLAIN, *more, "--ckpt_path", "auto")
     assert contents(runs) == before
-    run("fit", *QUICK, *more, "--ckpt_path", "auto", "--test_after_fit")  # of which the test is left
+    run("fit", *PLAIN, *more, "--ckpt_path", "auto", "--test_after_fit")  # of which the test is left
     assert "test/mse" in (runs / "version_0/metrics.csv").read_text()
     assert "another run, with seed_everything=1, not 0" in fails(
-        "fit", *QUICK, *more, "--ckpt_path", "auto", "--run_dir", runs / "version_1"
+        "fit", *PLAIN, *more, "--ckpt_path", "auto", "--run_dir", runs / "version_1"
     )
-    assert "--ckpt_path auto is for fit" in fails("test", *QUICK, "--ckpt_path", "auto")
+    assert "--ckpt_path auto is for fit" in fails("test", *PLAIN, "--ckpt_path", "auto")
 
 
 def test_what_cannot_be_gone_on_from_is_refused_or_trained_anew(run: Run, fails: Fails, tmp_path: Path) -> None:
-    flags = ["--trainer.callbacks", "null", "--run_dir", tmp_path / "run", "--trainer.max_epochs", 2]
-    run("fit", *QUICK, *flags)
+    flags = ["--run_dir", tmp_path / "run", "--trainer.max_epochs", 2]
+    run("fit", *PLAIN, *flags)
     (tmp_path / "run/checkpoints/last.ckpt").unlink()
     before = contents(tmp_path / "run")
     for which in ("last", "auto"):
-        line = fails("fit", *QUICK, *flags, "--ckpt_path", which)
+        line = fails("fit", *PLAIN, *flags, "--ckpt_path", which)
         assert f"{tmp_path}/run holds a run without a checkpoints/last.ckpt to go on from" in line
     assert "the newest has model.optimizer.lr=0.008, not 1.0" in fails(
-        "test", *QUICK, *flags, "--model.optimizer.lr", 1, "--ckpt_path", "best"
+        "test", *PLAIN, *flags, "--model.optimizer.lr", 1, "--ckpt_path", "best"
     )
     assert contents(tmp_path / "run") == before
     unkept = [*flags, "--run_dir", tmp_path / "unkept", "--trainer.enable_checkpointing", "false"]
-    run("fit", *QUICK, *unkept)
-    assert "holds a run without" in fails("fit", *QUICK, *unkept)
-    run("fit", *QUICK, *unkept, "--ckpt_path", "auto")
+    run("fit", *PLAIN, *unkept)
+    assert "holds a run without" in fails("fit", *PLAIN, *unkept)
+    run("fit", *PLAIN, *unkept, "--ckpt_path", "auto")
     assert epochs(tmp_path / "unkept") == 2
 
 
 def test_the_config_of_another_run_is_kept_where_its_checkpoint_is_named(run: Run) -> None:
-    folder = run("fit", *QUICK) / "quickstart/version_0"
+    folder = run("fit", *PLAIN) / "quickstart/version_0"
     named = ["--ckpt_path", folder / "checkpoints/last.ckpt", "--trainer.max_epochs", 2]
-    run("fit", *QUICK, *named, "--model.optimizer.lr", 0.5)
+    run("fit", *PLAIN, *named, "--model.optimizer.lr", 0.5)
     kept, written = (yaml.safe_load((folder / name).read_text()) for name in ("config_0.yaml", "config.yaml"))
     assert [part["model"]["init_args"]["optimizer"]["init_args"]["lr"] for part in (kept, written)] == [0.008, 0.5]
 
@@ -266,23 +260,23 @@ def test_the_config_of_another_run_is_kept_where_its_checkpoint_is_named(run: Ru
 def test_a_finished_run_says_so_and_stays_as_it_is(
     run: Run, caplog: pytest.LogCaptureFixture, flags: list[object], reason: str, cure: list[object]
 ) -> None:
-    folder = run("fit", *QUICK, "--trainer.callbacks", "null", *flags) / "quickstart/version_0"
+    folder = run("fit", *PLAIN, *flags) / "quickstart/version_0"
     before = contents(folder)
     for which in ("last", "auto", folder / "checkpoints/last.ckpt"):
         with caplog.at_level("INFO"):
             caplog.clear()
-            run("fit", *QUICK, "--trainer.callbacks", "null", *flags, "--ckpt_path", which)
+            run("fit", *PLAIN, *flags, "--ckpt_path", which)
         (line,) = [record.getMessage() for record in caplog.records if " is finished after " in record.getMessage()]
         assert reason in line
         assert contents(folder) == before
     if "max_time" not in reason:
-        run("fit", *QUICK, "--trainer.callbacks", "null", *flags, *cure, "--ckpt_path", "last")
+        run("fit", *PLAIN, *flags, *cure, "--ckpt_path", "last")
         assert contents(folder) != before
 
 
 def test_a_run_that_was_trained_on_is_tested_again(run: Run) -> None:
-    folder = run("fit", *QUICK, "--trainer.callbacks", "null", "--test_after_fit") / "quickstart/version_0"
-    more = [*QUICK, "--trainer.callbacks", "null", "--trainer.max_epochs", 2, "--ckpt_path", "auto"]
+    folder = run("fit", *PLAIN, "--test_after_fit") / "quickstart/version_0"
+    more = [*PLAIN, "--trainer.max_epochs", 2, "--ckpt_path", "auto"]
     run("fit", *more)  # as if killed before the test; what was tested before is no longer so
     for flags, tests in (([], 0), (["--test_after_fit"], 1), (["--test_after_fit"], 1)):
         run("fit", *more, *flags)
@@ -290,20 +284,20 @@ def test_a_run_that_was_trained_on_is_tested_again(run: Run) -> None:
 
 
 def test_more_patience_trains_on(run: Run) -> None:
-    folder = run("fit", *QUICK, *STOPS, "--trainer.max_epochs", 9) / "quickstart/version_0"
+    folder = run("fit", *PLAIN, *STOPS, "--trainer.max_epochs", 9) / "quickstart/version_0"
     assert epochs(folder) == 2
     patient = [STOPS[0], STOPS[1].replace("patience: 1", "patience: 3")]
-    run("fit", *QUICK, *patient, "--trainer.max_epochs", 9, "--ckpt_path", "last")
+    run("fit", *PLAIN, *patient, "--trainer.max_epochs", 9, "--ckpt_path", "last")
     assert epochs(folder) == 4
 
 
 def test_a_run_of_unknown_configuration_is_not_taken_for_another(run: Run, fails: Fails) -> None:
-    folder = run("fit", *QUICK) / "quickstart/version_0"
+    folder = run("fit", *PLAIN) / "quickstart/version_0"
     for text in ("{[", "", "[1]"):
         (folder / "config.yaml").write_text(text)
-        line = fails("fit", *QUICK, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+        line = fails("fit", *PLAIN, "--ckpt_path", "last", "--trainer.max_epochs", 2)
         assert "the newest has no config.yaml that can be read" in line
-    run("fit", *QUICK, "--ckpt_path", folder / "checkpoints/last.ckpt", "--trainer.max_epochs", 2)
+    run("fit", *PLAIN, "--ckpt_path", folder / "checkpoints/last.ckpt", "--trainer.max_epochs", 2)
     assert epochs(folder) == 2
 
 
@@ -366,21 +360,21 @@ class Slow(Callback):
 def test_a_run_that_is_trained_is_left_to_its_process(
     run: Run, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preimage.runs.PATIENCE", 0.1)
+    monkeypatch.setattr("preimage.beginning.PATIENCE", 0.1)
     more = ["--trainer.max_epochs", 2, "--trainer.default_root_dir", str(tmp_path / "runs")]
-    folder = run("fit", *QUICK) / "quickstart/version_0"
+    folder = run("fit", *PLAIN) / "quickstart/version_0"
     flags = ["--ckpt_path", "last", "--trainer.callbacks", f"{__name__}.Slow"]
-    process = fork(lambda: main(["fit", *QUICK, *map(str, more), *flags]))
+    process = fork(lambda: main(["fit", *PLAIN, *map(str, more), *flags]))
     wait_for_fork(tmp_path / "runs/begun", process)
     before = contents(folder)
     for command, which in (("fit", "last"), ("fit", "auto"), ("test", "best")):
-        line = fails(command, *QUICK, *more, "--ckpt_path", which)
+        line = fails(command, *PLAIN, *more, "--ckpt_path", which)
         assert f"{folder}: process {process.pid} on " in line
         assert "is at work on it" in line
     assert contents(folder) == before
     process.kill()
     process.join(60)
-    run("fit", *QUICK, *more, "--ckpt_path", "last")
+    run("fit", *PLAIN, *more, "--ckpt_path", "last")
     assert epochs(folder) == 2
 
 

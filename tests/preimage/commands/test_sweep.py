@@ -399,7 +399,7 @@ def test_a_shipped_sweep_names_options_that_there_are(
     assert stop.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["test_after_fit"]
-    assert config["trainer"]["logger"]["class_path"] == "callbacks.WandbRunLogger"
+    assert config["trainer"]["logger"]["class_path"] == "preimage.loggers.WandbRunLogger"
 
 
 def test_digits_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

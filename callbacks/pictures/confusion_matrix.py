@@ -1,0 +1,70 @@
+"""The confusion matrix as a picture and a table."""
+
+import csv
+import io
+
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from preimage.files import write_text
+from preimage.loggers import reporters, run_directory
+
+from . import Picture, class_names
+
+
+class ConfusionMatrix(Picture):
+    """Draws the confusion matrix that a `Classifier` counts; the test's counts are also saved as CSV."""
+
+    name = "confusion"
+
+    def __init__(self, every_n_epochs: int = 5) -> None:
+        """Sets how often to draw.
+
+        Args:
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        super().__init__(every_n_epochs)
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
+        """Plots the counts, shaded by the share of their row."""
+        metric = getattr(pl_module, "confusion", None)
+        if metric is None:
+            return None
+        counts = metric.compute().cpu().numpy()  # on every rank, since it gathers
+        if not trainer.is_global_zero:
+            return None
+        names = class_names(trainer, len(counts))
+        if trainer.testing:
+            header = ["true\\predicted", *names]
+            rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+            for reporter in reporters(trainer):
+                reporter.log_table("test_confusion", header, rows, step=trainer.global_step)
+            if (run_dir := run_directory(trainer)) is not None:
+                table = io.StringIO()
+                csv.writer(table, lineterminator="\n").writerows([header, *rows])
+                write_text(run_dir / "confusion_test.csv", table.getvalue())
+        return confusion_figure(counts, names)
+
+
+def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:
+    """Plots a confusion matrix, with the counts in its cells up to 20 classes.
+
+    Args:
+        counts: Counts `(classes, classes)`, rows are true classes.
+        names: Names of the classes.
+    """
+    size = max(4.0, 0.5 * min(len(names), 40))
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90, fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    for (row, column), count in np.ndenumerate(counts) if len(names) <= 20 else ():
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
+    return figure

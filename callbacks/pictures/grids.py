@@ -1,0 +1,129 @@
+"""Grids of images: originals over their reconstructions, and what a model draws from its prior."""
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid
+
+from preimage.checks import check_range
+
+from . import Picture, class_names, save_below_images
+
+
+class ReconstructionGrid(Picture):
+    """Draws originals over their reconstructions, for the same images of the split at every epoch.
+
+    The images of the newest picture are kept beside it in `pairs.npz`: `target` and `reconstruction`, uint8
+    `(N, C, H, W)`.
+    """
+
+    name = "reconstructions"
+    needs = ("reconstruction",)
+    keeps = ("target", "reconstruction", "label")
+
+    def __init__(self, count: int = 32, columns: int = 16, every_n_epochs: int = 1, captions: bool = False) -> None:
+        """Sets the size of the grid.
+
+        Args:
+            count: Number of images.
+            columns: Images in a row.
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+            captions: Write the name of its class over each image.
+        """
+        super().__init__(every_n_epochs)
+        check_range("ReconstructionGrid", "[1, inf)", count=count, columns=columns)
+        self.count = count
+        self.columns = columns
+        self.captions = captions
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
+        """Lays the images out: a row of originals, the row of their reconstructions, and so on."""
+        if not self.kept:
+            return None
+        targets, reconstructions, labels = self.joined().values()
+        pairs = {"target": as_bytes(targets), "reconstruction": as_bytes(reconstructions)}
+        save_below_images(trainer, f"{self.name}/pairs.npz", lambda path: np.savez_compressed(path, **pairs))  # type: ignore[arg-type]
+        if not self.captions:
+            return reconstruction_grid(targets, reconstructions, self.columns)
+        known = class_names(trainer, int(labels.max()) + 1)
+        rows = []
+        for row in torch.arange(len(labels)).split(self.columns):
+            grid = reconstruction_grid(targets[row], reconstructions[row], self.columns)
+            names = [known[label] if label >= 0 else "" for label in labels[row].tolist()]
+            rows += [caption_row(names, grid.shape[1], self.columns), grid]
+        return np.concatenate(rows)
+
+
+class PriorSamples(Picture):
+    """Draws images from the prior of a model with a method `sample(count)`: from the same codes at every epoch."""
+
+    name = "samples"
+
+    def __init__(self, count: int = 64, columns: int = 16, every_n_epochs: int = 5) -> None:
+        """Sets the size of the grid.
+
+        Args:
+            count: Number of images.
+            columns: Images in a row.
+            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        """
+        super().__init__(every_n_epochs)
+        check_range("PriorSamples", "[1, inf)", count=count, columns=columns)
+        self.samples = count
+        self.columns = columns
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.uint8] | None:
+        """Lays the samples out in rows."""
+        sample = getattr(pl_module, "sample", None)
+        if sample is None or not trainer.is_global_zero:
+            return None
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():  # a picture must not change the training after it
+            torch.manual_seed(0)
+            return image_grid(sample(self.samples).float().cpu(), self.columns)
+
+
+def as_bytes(images: Tensor) -> NDArray[np.uint8]:
+    """Rounds images in [0, 1] of any shape to uint8."""
+    array: NDArray[np.uint8] = images.clamp(0, 1).mul(255).round().byte().numpy()
+    return array
+
+
+def image_grid(images: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Lays images `(N, C, H, W)` in [0, 1] out in rows.
+
+    Returns:
+        The grid `(height, width, 3)` as uint8; images below 64 pixels are enlarged by a whole factor.
+    """
+    images = F.interpolate(images.clamp(0, 1), scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
+    return as_bytes(make_grid(images, nrow=columns, padding=2, pad_value=1.0).permute(1, 2, 0))
+
+
+def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Lays pairs of images `(N, C, H, W)` in [0, 1] out as `image_grid` does, a row of originals over the other."""
+    missing = targets.new_ones(-len(targets) % columns, *targets.shape[1:])
+    rows = [torch.cat([images, missing]).unflatten(0, (-1, columns)) for images in (targets, reconstructions)]
+    return image_grid(torch.stack(rows, dim=1).flatten(0, 2), columns)
+
+
+def caption_row(names: list[str], width: int, columns: int) -> NDArray[np.uint8]:
+    """Writes names over the columns of a grid.
+
+    Args:
+        names: At most one name per column; each begins a new line at a bracket, and is cut where its column ends.
+        width: Width of the grid, in pixels.
+        columns: Columns of the grid.
+
+    Returns:
+        The row `(26, width, 3)` as uint8.
+    """
+    row = Image.new("RGB", (width, 26), "white")
+    for index, name in enumerate(names):
+        tile = Image.new("RGB", (width // columns - 3, 26), "white")
+        ImageDraw.Draw(tile).multiline_text((0, 0), name.replace(" (", "\n("), fill="black", spacing=1)
+        row.paste(tile, (2 + index * (width - 2) // columns, 0))
+    return np.asarray(row)

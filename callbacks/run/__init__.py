@@ -1,0 +1,1 @@
+"""Everything that saves, watches, measures or speeds up a run."""

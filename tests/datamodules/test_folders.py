@@ -96,11 +96,11 @@ def test_what_may_be_taken_in_two_ways_is_refused(tmp_path: Path, names: str, me
 
 @pytest.mark.parametrize("in_zip", [False, True])
 def test_a_class_folder_without_images_is_said(tmp_path: Path, in_zip: bool) -> None:
-    root = make(tmp_path / "data", "a/1.jpg", "b/2.jpg", "c/3.heic", ".git/x/y", "a/deep/2.jpg")
+    root = make(tmp_path / "data", "a/1.jpg", "b/2.jpg", "c/3.HEIC", ".git/x/y", "a/deep/2.jpg", "a/read.txt")
     (root / "d/e").mkdir(parents=True)
     tree = find_images(Source(zipped(root) if in_zip else root))
     assert tree.class_names == ["a", "b"]
-    assert tree.notes == ["2 folders hold no images: c, d"]
+    assert tree.notes == ["2 files are no images and are left out: 1 .txt, 1 .heic", "2 folders hold no images: c, d"]
 
 
 def test_numbers_are_in_order_of_their_value(tmp_path: Path) -> None:

@@ -193,14 +193,13 @@ def _by_tree(
     beside = [(name, parts) for name, parts in inner if len(parts) > 1 and parts[0] not in folders]
     entries = _by_class_folder(images.get("train") or beside, "train")
     known = {folded(entry.label) for entry in entries if entry.label}
-    strange = [
+    strange: list[SplitName] = [
         split
-        for split in ("val", "test")
-        if "train" not in splits
-        and any(len(parts) == 1 or folded(parts[0]) not in known for _, parts in images.get(split, ()))
+        for split, of_split in sorted(images.items(), reverse=True)  # val before test
+        if "train" not in splits and any(len(parts) == 1 or folded(parts[0]) not in known for _, parts in of_split)
     ]
     if beside and (strange or (set(splits) == {"train"} and not known)):
-        folder, others = splits[(strange or ["train"])[0]][0], _some(sorted({parts[0] for _, parts in beside}))
+        folder, others = splits[strange[0] if strange else "train"][0], _some(sorted({parts[0] for _, parts in beside}))
         raise ValueError(
             f"{folder}/ beside {others} may be a class or a split: {TELL}, or put the others into train/CLASS/"
         )

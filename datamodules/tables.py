@@ -259,23 +259,23 @@ class _Images:
     def of(self, cell: str, folder: str, split: SplitName | None) -> list[str]:
         """The images that a cell may mean, in a table that lies in a folder and is of a split."""
         path = _path(cell, folder)
-        near = (posixpath.join(folder, usual, path) for usual in ("train", "images", ""))  # where most tables have them
-        for name in near:
+        for usual in ("train", "images", ""):  # where most tables have them
+            name = posixpath.join(folder, usual, path)
             if name in self.names and (split is None or split_of_path(name) in (None, split)):
                 return [name]
-        key = folded(path)
-        alike = {name: f"{self.top}{folded(name)}" for name in self.called.get(key.rpartition("/")[2], ())}
-        images = [name for name, whole in alike.items() if whole.endswith(f"/{key}")]
-        images = images or [name for name, whole in alike.items() if _stem(whole).endswith(f"/{key}")]
-        if split is not None:
-            images = [name for name in images if split_of_path(name) in (None, split)]
-        if len(images) < 2:
-            return images
-        # Of equal names, those of the training images, near to the table, of the same case.
-        images = [name for name in images if split or split_of_path(name) in (None, "train")] or images
-        shared = {name: len(os.path.commonpath([f"/{folder}", f"/{name}"])) for name in images}
-        images = [name for name in images if shared[name] == max(shared.values())]
-        return [name for name in images if f"/{name}".endswith(f"/{path}")] or images
+        key, ranks = folded(path), {}
+        for name in self.called.get(key.rpartition("/")[2], ()):
+            whole, own = f"{self.top}{folded(name)}", split_of_path(name)
+            with_suffix, without = (text.endswith(f"/{key}") for text in (whole, _stem(whole)))
+            if (with_suffix or without) and (split is None or own in (None, split)):
+                ranks[name] = (
+                    with_suffix,
+                    bool(split) or own in (None, "train"),
+                    len(os.path.commonpath([f"/{folder}", f"/{name}"])),  # near to the table
+                    f"/{name}".endswith(f"/{path}"),  # of the same case
+                )
+        best = max(ranks.values(), default=None)
+        return [name for name, rank in ranks.items() if rank == best]
 
     def one(self, cell: str, folder: str, split: SplitName | None, row: str) -> str:
         """The image that the cell of a row means, or a ValueError where there is none, or more than one."""

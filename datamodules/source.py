@@ -123,17 +123,15 @@ class Source:
             waiting = []
             for folder, folders, names in chain.from_iterable(steps):
                 prefix = f"{os.path.relpath(folder, self.root)}/".removeprefix("./")
-                real = os.path.realpath(folder)
-                if real in places:
+                if (real := os.path.realpath(folder)) in places:
                     folders.clear()
                     before = places[real]
                     if before is None or prefix.startswith(before):
                         self.notes.append(f"{prefix} is left out: it links to a folder above it")
-                        continue
-                    renamed.append(f"{before} as {prefix}")
-                    for other, place in places.items():
-                        if place is not None and place.startswith(before):
-                            places[other] = prefix + place.removeprefix(before)
+                    else:
+                        renamed.append(f"{before} as {prefix}")
+                        inside = {other: place for other, place in places.items() if (place or "").startswith(before)}
+                        places |= {other: f"{prefix}{str(place)[len(before) :]}" for other, place in inside.items()}
                     continue
                 places[real], files[real] = prefix, {}
                 waiting += [path for name in folders if os.path.islink(path := f"{folder}/{name}")]
@@ -150,7 +148,7 @@ class Source:
             self.notes.append(f"{len(renamed)} folders are read by the links to them, {renamed[0]}")
         if broken:
             self.notes.append(f"{len(broken)} links lead nowhere and are left out, as {broken[0]}")
-        return {f"{places[real]}{name}": info for real, inside in files.items() for name, info in inside.items()}
+        return {f"{places[real]}{name}": info for real, own in files.items() for name, info in own.items()}
 
     def _unreadable(self, error: OSError) -> None:
         self.notes.append(f"{error.filename} cannot be read and is left out ({error.strerror})")

@@ -57,9 +57,6 @@ def affine(images: Tensor, angle: Tensor, shear: Tensor, scale: Tensor, translat
         shear: Horizontal shears `(B,)` in radians.
         scale: Scale factors `(B,)`.
         translate: Shifts `(B, 2)` right and down, as fractions of width and height.
-
-    Returns:
-        The transformed images `(B, C, H, W)`.
     """
     height, width = images.shape[-2:]
     cos, sin, tan = torch.cos(angle), torch.sin(angle), torch.tan(shear)

@@ -1,18 +1,16 @@
 """Codes of a frozen encoder, computed once and kept in one file on disk that later runs map into memory."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
 
-from preimage.files import reserve, whole_folder
+from .cache import cached_array, mapped
 
 BATCH = 64
 
@@ -22,8 +20,7 @@ def cache_codes(
 ) -> Tensor:
     """Encodes images once; a second call with the same images and encoder maps what the first one wrote.
 
-    A cache is written in a folder of its own, which is renamed when it is whole, so that a killed run leaves nothing
-    that is later believed; and it is believed only if it agrees with a few images that are encoded again.
+    A cache is believed only if it agrees with a few images that are encoded again.
 
     Args:
         images: uint8 images `(N, C, H, W)`.
@@ -44,44 +41,25 @@ def cache_codes(
     shape, dtype = (len(images), *sample.shape[1:]), sample.dtype
     digest = hashlib.sha256(f"{key} {tuple(images.shape)} {shape} {dtype}".encode())
     digest.update(images.contiguous().numpy().data)  # their content: splits and transforms need no names
-    folder = cache_dir / f"codes-{digest.hexdigest()[:32]}"
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    # Of several processes, also of other runs and nodes, one encodes and the others wait.
-    with FileLock(f"{folder}.lock"):
-        if _is_whole(folder, shape, dtype):
-            codes = _map(folder, shape, dtype)
-            if torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std())):
-                return codes
+    folder, size = cache_dir / f"codes-{digest.hexdigest()[:32]}", math.prod(shape) * dtype.itemsize / 1e9
+
+    def is_right(codes: Tensor) -> bool:
+        close = torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std()))
+        if not close:
             rank_zero_info(f"{folder} holds other codes than the encoder gives: it is made anew")
-        size = math.prod(shape) * dtype.itemsize / 1e9
-        if size > limit_gb:
-            raise ValueError(
-                f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise it,"
-                " or set model.cache_codes false"
-            )
+        return close
+
+    def fill(path: Path) -> dict[str, str]:
         rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
-        _build(folder, images, encode, shape, dtype)
-    return _map(folder, shape, dtype)
-
-
-def _build(
-    folder: Path, images: Tensor, encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
-    with whole_folder(folder) as building:
-        mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
-        reserve(building / "codes", math.prod(shape) * dtype.itemsize, mend)
-        codes = torch.from_file(str(building / "codes"), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+        codes = mapped(path, shape, dtype, shared=True)
         for start in tqdm(range(0, len(images), BATCH), desc="encoding", unit="batches", disable=None):
             codes[start : start + BATCH] = encode(images[start : start + BATCH])
-        (building / "done.json").write_text(json.dumps({"shape": shape, "dtype": str(dtype)}))
+        return {}
 
-
-def _is_whole(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    done, codes = folder / "done.json", folder / "codes"
-    if not (done.is_file() and codes.is_file() and codes.stat().st_size == math.prod(shape) * dtype.itemsize):
-        return False
-    return bool(json.loads(done.read_text()) == {"shape": list(shape), "dtype": str(dtype)})
-
-
-def _map(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.from_file(str(folder / "codes"), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
+    if size > limit_gb and not folder.exists():
+        raise ValueError(
+            f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise it,"
+            " or set model.cache_codes false"
+        )
+    mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
+    return cached_array(folder / "codes", shape, dtype, fill, mend, is_right)[0]

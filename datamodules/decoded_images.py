@@ -1,9 +1,9 @@
 """The data module around images that are decoded once, into a cache on disk."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
@@ -27,7 +27,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
     expected = EXPECTED
     channels = 3
 
-    def __init__(self, root: str, image_size: int, on_bad_image: OnBadImage, **kwargs: Any) -> None:
+    def __init__(self, root: str, image_size: int, on_bad_image: OnBadImage = "error", **kwargs: Any) -> None:
         """Chooses the images; nothing is read yet.
 
         Args:
@@ -41,7 +41,6 @@ class DecodedImagesDataModule(InMemoryDataModule):
         self.root = Path(root)
         self.image_size = image_size
         self.on_bad_image: OnBadImage = on_bad_image
-        self._opened: tuple[ImageTree, ImageCache, dict[str, Tensor]] | None = None
 
     def convert(self, image: Image.Image) -> Tensor:
         """Turns a picture into an image of this data, uint8 `(3, image_size, image_size)`."""
@@ -49,21 +48,17 @@ class DecodedImagesDataModule(InMemoryDataModule):
 
     def prepare_data(self) -> None:
         """Decodes the images, unless that was done before; on one process of a machine, while the others wait."""
-        self._open()
+        _ = self._opened
 
     def setup(self, stage: str) -> None:
         """Draws the splits and reads their images into memory, once."""
         if hasattr(self, "train_set"):
             return
-        tree, cache, splits = self._open()
+        tree, cache, splits = self._opened
         self.bad_images = cache.bad
         labels = torch.tensor(tree.labels)
         self.train_set, self.val_set, self.test_set = (
-            InMemoryImages(
-                images=torch.from_numpy(np.ascontiguousarray(cache.images[index.numpy()])),
-                labels=labels[index],
-                names=[tree.names[i] for i in index.tolist()],
-            )
+            InMemoryImages(cache.images[index], labels[index], names=[tree.names[i] for i in index.tolist()])
             for index in (splits["train"], splits["val"], splits["test"])
         )
         sizes = ", ".join(f"{len(index)} {name}" for name, index in splits.items())
@@ -71,29 +66,29 @@ class DecodedImagesDataModule(InMemoryDataModule):
         classes = f"{len(tree.class_names)} classes ({', '.join(names)})" if names else "no labels"
         rank_zero_info(f"{self.root.name}: {classes}, images: {sizes}")
 
-    def _open(self) -> tuple[ImageTree, ImageCache, dict[str, Tensor]]:
-        # A folder of a hundred thousand files is looked through once, and its faults are said once.
-        if self._opened is None:
-            source = Source(self.root, self.expected)
-            tree = self._find(source)
-            for note in tree.notes:
-                rank_zero_info(note)
-            cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
-            if bad := list(cache.bad.items()):
-                if len(bad) == len(tree.names):
-                    raise ValueError(f"{self.root}: no image can be read, as {bad[0][0]} ({bad[0][1]})")
-                some = ", ".join(cache.bad) if len(bad) < 4 else f"as {bad[0][0]}"
-                rank_zero_info(f"{len(bad)} images cannot be read and are left out: {some}")
-            splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
-            if self.trainer is not None and self.trainer.training and not len(splits["train"]):
-                there = " and ".join(name for name, index in splits.items() if len(index))
-                raise ValueError(
-                    f"{self.root} has no image to train on, since all are for {there}: set data.root to that folder, or"
-                    " smaller fractions"
-                )
-            self.class_names = tree.class_names
-            self._opened = tree, cache, splits
-        return self._opened
+    @cached_property
+    def _opened(self) -> tuple[ImageTree, ImageCache, dict[str, Tensor]]:
+        """A folder of a hundred thousand files is looked through once, and its faults are said once."""
+        source = Source(self.root, self.expected)
+        tree = self._find(source)
+        for note in tree.notes:
+            rank_zero_info(note)
+        cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
+        bad = list(cache.bad)
+        if len(bad) == len(tree.names):
+            raise ValueError(f"{self.root}: no image can be read, as {bad[0]} ({cache.bad[bad[0]]})")
+        if bad:
+            some = ", ".join(bad) if len(bad) < 4 else f"as {bad[0]}"
+            rank_zero_info(f"{len(bad)} images cannot be read and are left out: {some}")
+        splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
+        if self.trainer is not None and self.trainer.training and not len(splits["train"]):
+            there = " and ".join(name for name, index in splits.items() if len(index))
+            raise ValueError(
+                f"{self.root} has no image to train on, since all are for {there}: set data.root to that folder, or"
+                " smaller fractions"
+            )
+        self.class_names = tree.class_names
+        return tree, cache, splits
 
     def _find(self, source: Source) -> ImageTree:
         """The images that are to be decoded."""

@@ -3,28 +3,23 @@
 import hashlib
 import io
 import json
-import multiprocessing
+import math
 import os
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from filelock import FileLock
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from preimage.files import reserve, whole_folder
-
+from .cache import cached_array, mapped
 from .source import Source
 
 VERSION = 2  # of the decoding: another number makes every cache anew
@@ -36,18 +31,7 @@ OnBadImage = Literal["error", "skip"]
 
 
 def decode(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decodes an image file to a square RGB image, see `opened` and `square`.
-
-    Args:
-        data: The file's bytes.
-        size: Height and width of the result, in pixels.
-
-    Returns:
-        The image `(3, size, size)`.
-
-    Raises:
-        ValueError: The file cannot be read.
-    """
+    """Decodes the bytes of an image file to an image `(3, size, size)`, see `opened` and `square`."""
     with opened(data) as file:
         return square(file, size)
 
@@ -111,24 +95,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class ImageCache:
-    """The decoded images of a source: a memory-mapped array `(N, 3, size, size)` and the files that could not be read.
+class ImageCache(NamedTuple):
+    """The decoded images of a source.
 
     Attributes:
-        images: uint8 images, one for each name, zeros for a bad one.
+        images: uint8 images `(N, 3, size, size)`, mapped into memory, zeros for one that could not be read.
         bad: Reason by name, for the files that could not be read.
     """
 
-    def __init__(self, folder: Path, count: int, size: int) -> None:
-        """Opens a finished cache.
-
-        Args:
-            folder: The cache's folder.
-            count: Number of images.
-            size: Height and width, in pixels.
-        """
-        self.images = np.memmap(folder / "images.u8", dtype=np.uint8, mode="r", shape=(count, 3, size, size))
-        self.bad: dict[str, str] = json.loads((folder / "done.json").read_text())["bad"]
+    images: Tensor
+    bad: dict[str, str]
 
 
 def cache_images(
@@ -141,8 +117,6 @@ def cache_images(
 ) -> ImageCache:
     """Decodes images once; a second call with the same files and size only opens what the first one wrote.
 
-    It is built in a folder of its own, which is renamed when it is whole, so that a killed build is never believed.
-
     Args:
         source: Where the files are.
         names: Files to decode, in the order of the result.
@@ -151,24 +125,33 @@ def cache_images(
         on_bad_image: Stop at a file that cannot be read, or leave it out.
         processes: Processes that decode, by default one per core.
 
-    Returns:
-        The decoded images.
-
     Raises:
         ValueError: A file cannot be read, and `on_bad_image` is `error`.
         OSError: The disk has no room for the images.
         ChildProcessError: A process that decodes was killed.
     """
-    folder = cache_dir / _key(source, names, size)
-    if not _is_whole(folder, len(names), size):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # of several processes, also of other runs and nodes, one decodes
-            if not _is_whole(folder, len(names), size):
-                _build(folder, source, names, size, on_bad_image, processes or os.cpu_count() or 1)
-    cache = ImageCache(folder, len(names), size)
-    if cache.bad and on_bad_image == "error":
-        raise ValueError(_bad_image(source, *next(iter(cache.bad.items()))))
-    return cache
+    shape = (len(names), 3, size, size)
+
+    def refuse(bad: dict[str, str]) -> None:
+        for name, reason in bad.items() if on_bad_image == "error" else ():
+            mend = "mend or remove it, or set --data.on_bad_image skip"
+            raise ValueError(f"{source.root}: the image {name} cannot be read ({reason}); {mend}")
+
+    def fill(path: Path) -> dict[str, Any]:
+        chunks = _Chunks(source, names, size, mapped(path, shape, torch.uint8, shared=True).numpy())
+        bad: dict[str, str] = {}
+        with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
+            for bad_of_chunk in _decoded(chunks, processes or _cores()):
+                refuse(bad_of_chunk)
+                bad |= bad_of_chunk
+                bar.update(min(CHUNK, len(names) - bar.n))
+        return {"bad": bad}
+
+    path = cache_dir / _key(source, names, size) / "images.u8"
+    mend = "make room, or set data.cache_dir to a folder on another disk"
+    images, beside = cached_array(path, shape, torch.uint8, fill, mend)
+    refuse(beside["bad"])
+    return ImageCache(images, beside["bad"])
 
 
 def _key(source: Source, names: list[str], size: int) -> str:
@@ -179,99 +162,44 @@ def _key(source: Source, names: list[str], size: int) -> str:
     return hashlib.sha256(json.dumps([VERSION, size, origin, listing]).encode()).hexdigest()[:32]
 
 
-def _is_whole(folder: Path, count: int, size: int) -> bool:
-    images = folder / "images.u8"
-    return (folder / "done.json").is_file() and images.is_file() and images.stat().st_size == count * 3 * size * size
+class _Chunks(Dataset[dict[str, str]]):
+    """Files to decode, some at a time, into a map of the cache that all processes share."""
 
+    def __init__(self, source: Source, names: list[str], size: int, images: NDArray[np.uint8]) -> None:
+        self.source, self.names, self.size, self.images = source, names, size, images
 
-def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_image: OnBadImage, processes: int) -> None:
-    with whole_folder(folder) as building:
-        work = Work(building / "images.u8", source, names, size)
-        reserve(work.path, len(names) * 3 * size * size, "make room, or set data.cache_dir to a folder on another disk")
-        bad: dict[str, str] = {}
-        with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
-            for found in _decode_all(work, processes):
-                if found and on_bad_image == "error":
-                    raise ValueError(_bad_image(source, *next(iter(found.items()))))
-                bad |= found
-                bar.update(min(CHUNK, len(names) - bar.n))
-        (building / "done.json").write_text(json.dumps({"bad": bad}))
+    def __len__(self) -> int:
+        return math.ceil(len(self.names) / CHUNK)
 
-
-class Work(NamedTuple):
-    """What a decoding process needs to know."""
-
-    path: Path
-    source: Source
-    names: list[str]
-    size: int
-
-    def open(self) -> NDArray[np.uint8]:
-        """Maps the array to be filled."""
-        return np.memmap(self.path, dtype=np.uint8, mode="r+", shape=(len(self.names), 3, self.size, self.size))
-
-
-def _decode_all(work: Work, processes: int) -> Iterator[dict[str, str]]:
-    starts = range(0, len(work.names), CHUNK)
-    if processes == 1 or len(starts) == 1:
-        yield from (_decode_chunk(work, start) for start in starts)
-        return
-    # Forked where that is possible: a worker needs no more than PIL, and a fresh process would import torch first.
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-    others = multiprocessing.active_children()
-    with ProcessPoolExecutor(min(processes, len(starts)), context, _start_worker, (work,)) as pool:
-        try:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until each process ignores it
+    def __getitem__(self, chunk: int) -> dict[str, str]:
+        """Decodes some files, and returns the reason by name for those that could not be read."""
+        bad = {}
+        for index in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(self.names))):
             try:
-                chunks = pool.map(_decode_chunk_of_worker, starts)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield from chunks
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                f"a process that decodes the images of {work.source.root} was killed, perhaps for want of memory: free"
-                " some and start again"
-            ) from error
-        except BaseException:  # Ctrl-C does not wait for what is begun
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()
-            raise
+                self.images[index] = decode(self.source.read(self.names[index]), self.size)
+            except (ValueError, OSError) as error:
+                bad[self.names[index]] = str(error)
+        return bad
 
 
-_work: ContextVar[Work] = ContextVar("work")  # of a worker process, handed over once and not with every chunk
+def _decoded(chunks: _Chunks, processes: int) -> Iterator[dict[str, str]]:
+    """Decodes all chunks, in order, in processes that end with this one."""
+    workers = min(processes, len(chunks)) if processes > 1 and len(chunks) > 1 else 0
+    loader = DataLoader(
+        dataset=chunks,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # which share the map
+        generator=torch.Generator(),  # seeds are not to be drawn from the global one
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:  # what is wrong with a file is none
+        raise ChildProcessError(
+            f"a process that decodes the images of {chunks.source.root} was killed, perhaps for want of memory: free"
+            " some and start again"
+        ) from error
 
 
-def _start_worker(work: Work) -> None:
-    _work.set(work)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the other is no more, also where that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _decode_chunk_of_worker(start: int) -> dict[str, str]:
-    return _decode_chunk(_work.get(), start)
-
-
-def _decode_chunk(work: Work, start: int) -> dict[str, str]:
-    """Decodes some files into the array, and returns the reason by name for those that could not be read."""
-    images, bad = work.open(), {}
-    for index, name in enumerate(work.names[start : start + CHUNK], start):
-        try:
-            images[index] = decode(work.source.read(name), work.size)
-        except (ValueError, OSError) as error:
-            bad[name] = str(error)
-    return bad
-
-
-def _bad_image(source: Source, name: str, reason: str) -> str:
-    mend = "mend or remove it, or set --data.on_bad_image skip"
-    return f"{source.root}: the image {name} cannot be read ({reason}); {mend}"
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,6 @@ from torch import Tensor
 from preimage.checks import check_range
 
 from .decoded_images import DecodedImagesDataModule
-from .image_cache import OnBadImage
 from .image_tree import ImageTree, Layout, find_images
 from .source import Source
 from .splits import stratified_split
@@ -40,7 +39,6 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         table: str | None = None,
         filename_column: str | None = None,
         label_column: str | None = None,
-        on_bad_image: OnBadImage = "error",
         **kwargs: Any,
     ) -> None:
         """Chooses the images and their splits; nothing is read yet.
@@ -56,10 +54,9 @@ class ImageFolderDataModule(DecodedImagesDataModule):
             table: File of labels, its path in `root` or elsewhere; by default every CSV that names images and labels.
             filename_column: Its column of file names, by default that which names images.
             label_column: Its column of labels, by default that which is called so, or the only other one.
-            on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
-            kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
+            kwargs: See `DecodedImagesDataModule`.
         """
-        super().__init__(root, image_size, on_bad_image, **kwargs)
+        super().__init__(root, image_size, **kwargs)
         check_range("data", "[0, 1]", val_fraction=val_fraction, test_fraction=test_fraction)
         if val_fraction + test_fraction > 1:
             raise ValueError(
@@ -75,9 +72,9 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         self.split_seed = split_seed
 
     def _find(self, source: Source) -> ImageTree:
-        if self.layout == "auto" and any(TINY_IMAGENET.search(name) for name in source.sizes):
+        if self.layout == "auto" and any(map(TINY_IMAGENET.search, source.sizes)):
             raise ValueError(f"{self.root} is a tree of Tiny ImageNet: --data TinyImageNetDataModule takes it")
-        if any(IDX.search(name) for name in source.sizes) and not source.images():
+        if any(map(IDX.search, source.sizes)) and not source.images():
             raise ValueError(f"{self.root} holds IDX files: --data MNISTDataModule takes them")
         tree = find_images(source, self.layout, self.wanted)
         self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # before anything is decoded

@@ -21,12 +21,7 @@ from .resumable import ResumableLoader, ResumableSampler
 
 
 class InMemoryImages(Dataset[Batch]):
-    """Images and labels as whole tensors; a batch is one indexing operation.
-
-    Attributes:
-        codes: Codes `(N, ...)` of the images, where a frozen encoder has cached them; batches then hold them too.
-        serve_images: Whether batches with codes hold the images too, or None in their place.
-    """
+    """Images and labels as whole tensors; a batch is one indexing operation."""
 
     def __init__(
         self, images: Tensor, labels: Tensor, places: Tensor | None = None, names: Sequence[str] | None = None
@@ -43,7 +38,9 @@ class InMemoryImages(Dataset[Batch]):
         self.labels = labels
         self.places = places
         self.names = names
+        #: Codes `(N, ...)` of the images, where a frozen encoder has cached them; batches then hold them too.
         self.codes: Tensor | None = None
+        #: Whether batches with codes hold the images too, or None in their place.
         self.serve_images = True
 
     def __len__(self) -> int:
@@ -51,21 +48,19 @@ class InMemoryImages(Dataset[Batch]):
         return len(self.images if self.places is None else self.places)
 
     def __getitem__(self, index: int) -> Batch:
-        """Returns image `(C, H, W)` and label `()`."""
-        place = index if self.places is None else int(self.places[index])
-        return Batch(self.images[place], self.labels[place])
+        """Image `(C, H, W)` and label `()`."""
+        images, labels, _ = self.__getitems__([index])
+        return Batch(images[0], labels[0])
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Returns images `(B, C, H, W)` and labels `(B,)`; called by the loader in place of B calls for one image."""
-        index = torch.tensor(indices)
-        if self.places is not None:
-            index = self.places[index]
+        """Images `(B, C, H, W)` and labels `(B,)`; called by the loader in place of B calls for one image."""
+        index = torch.tensor(indices) if self.places is None else self.places[indices]
         images: Any = self.images.index_select(0, index) if self.codes is None or self.serve_images else None
         codes = None if self.codes is None else self.codes.index_select(0, index)
         return Batch(images, self.labels.index_select(0, index), codes)
 
 
-def identity(batch: Any) -> Batch:
+def _identity(batch: Any) -> Batch:
     """The collate function of batches that are batches already; at module level, so that workers can import it."""
     return batch
 
@@ -111,11 +106,7 @@ class InMemoryDataModule(LightningDataModule):
         self.code_cache_limit_gb = code_cache_limit_gb
 
     def convert(self, image: Image.Image) -> Tensor:
-        """Turns a picture into an image of this data, uint8 `(C, H, W)`.
-
-        Args:
-            image: A picture of any size and mode.
-        """
+        """Turns a picture of any size and mode into an image of this data, uint8 `(C, H, W)`."""
         raise ValueError(f"{type(self).__name__} does not say how pictures are converted: give tensors")
 
     @property
@@ -131,9 +122,6 @@ class InMemoryDataModule(LightningDataModule):
             encode: Maps uint8 images `(B, C, H, W)` to codes `(B, ...)` on the CPU.
             key: What the codes depend on besides the images.
             serve_images: Whether batches still hold the images.
-
-        Raises:
-            ValueError: Training images are augmented, so that their codes are never twice the same.
         """
         if self.augmentations:
             raise ValueError("model.cache_codes needs images as they are: set data.augmentations to null")
@@ -144,14 +132,13 @@ class InMemoryDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split, the share of this process."""
-        processes = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        sampler = ResumableSampler(self.train_set, int(os.environ.get("PL_GLOBAL_SEED", 0)), *processes)
+        sampler = ResumableSampler(self.train_set, int(os.environ.get("PL_GLOBAL_SEED", 0)), *self._processes())
         return ResumableLoader(
             dataset=self.train_set,
             batch_size=self.batch_size,
             drop_last=len(sampler) % self.batch_size == 1 < len(sampler),  # batch norm needs two images
             sampler=sampler,
-            collate_fn=identity,
+            collate_fn=_identity,
             generator=torch.Generator(),  # each pass would draw from the global one, which is to go on as it was saved
         )
 
@@ -167,11 +154,7 @@ class InMemoryDataModule(LightningDataModule):
         return self._loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of `predict_split`, in order.
-
-        Raises:
-            ValueError: The split has no images.
-        """
+        """Batches of `predict_split`, in order."""
         if not len(self.predict_set):
             raise ValueError(f"data.predict_split={self.predict_split} has no images: choose another")
         return self._loader(self.predict_set)
@@ -180,18 +163,21 @@ class InMemoryDataModule(LightningDataModule):
         # No worker processes: handing a small batch over costs more than making it. Without gradients nothing is kept
         # for the backward pass, so evaluation takes larger batches; only free bits in a loss depend on them.
         batch_size, sampler = max(self.batch_size, 256), None
-        processes = 1 if self.trainer is None else self.trainer.world_size
+        processes, rank = self._processes()
         if processes > 1:
             if len(images) < processes:
                 raise ValueError(f"{len(images)} images to evaluate are too few for {processes} processes: start fewer")
             # Lightning's own sampler would repeat images until all processes have as many, and they would count twice.
-            rank = self.trainer.global_rank  # type: ignore[union-attr]
             sampler = UnrepeatedDistributedSampler(images, num_replicas=processes, rank=rank, shuffle=False)
             fewest, most = len(images) // processes, -(-len(images) // processes)
             # As many batches everywhere: DDP broadcasts the buffers in each, and would wait for ever.
             while -(-fewest // batch_size) != -(-most // batch_size):
                 batch_size += 1
-        return DataLoader(dataset=images, batch_size=batch_size, sampler=sampler, collate_fn=identity)
+        return DataLoader(dataset=images, batch_size=batch_size, sampler=sampler, collate_fn=_identity)
+
+    def _processes(self) -> tuple[int, int]:
+        """How many there are, and which of them this is."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turns uint8 images into floats in [0, 1] and augments those of the training split, on the device."""

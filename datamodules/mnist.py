@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,30 +12,23 @@ from torch import Tensor
 
 from preimage.checks import check_range
 
-from . import source
 from .idx import read_idx
 from .image_cache import in_8_bits
 from .in_memory import InMemoryDataModule, InMemoryImages
+from .source import Source
 from .splits import balanced_subset, stratified_split
 
 DIGITS = [str(digit) for digit in range(10)]
 
 
-class Source(NamedTuple):
-    """Where torchvision puts a data set, and the names of its classes."""
-
-    folder: str
-    class_names: list[str]
-
-
+CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+#: torchvision's name of each data set, and the names of its classes.
 SOURCES = {
-    "mnist": Source("MNIST", DIGITS),
-    "fashion_mnist": Source(
-        "FashionMNIST",
-        ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"],
-    ),
-    "kmnist": Source("KMNIST", ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]),
+    "mnist": ("MNIST", DIGITS),
+    "fashion_mnist": ("FashionMNIST", CLOTHES),
+    "kmnist": ("KMNIST", ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]),
 }
+FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
 class MNISTDataModule(InMemoryDataModule):
@@ -119,12 +112,12 @@ class MNISTDataModule(InMemoryDataModule):
             self._files()
         except FileNotFoundError as error:
             if not self.download:
-                if self.root.exists() and source.Source(self.root).images():
-                    raise FileNotFoundError(f"{error}; --data ImageFolderDataModule takes other images") from error
-                raise
+                other = "; --data ImageFolderDataModule takes other images"
+                some = self.root.exists() and Source(self.root).images()
+                raise FileNotFoundError(f"{error}{other if some else ''}") from error
             from torchvision import datasets
 
-            getattr(datasets, SOURCES[self.dataset].folder)(self.root, download=True)
+            getattr(datasets, SOURCES[self.dataset][0])(self.root, download=True)
 
     def setup(self, stage: str) -> None:
         """Reads the images and draws the splits, once."""
@@ -134,50 +127,48 @@ class MNISTDataModule(InMemoryDataModule):
             self.class_names = DIGITS
             images, labels = _digits5k()
             train, test = stratified_split(labels, 1000, self.split_seed)
-            self.test_set = InMemoryImages(images[test], labels[test])
-            images, labels = images[train], labels[train]
+            images, labels, test_images, test_labels = images[train], labels[train], images[test], labels[test]
         else:
-            self.class_names = SOURCES[self.dataset].class_names
+            self.class_names = SOURCES[self.dataset][1]
             files = self._files()
-            images, labels = self._read(files["train-images"], files["train-labels"])
-            self.test_set = InMemoryImages(*self._read(files["t10k-images"], files["t10k-labels"]))
+            (images, labels), (test_images, test_labels) = self._read(*files[:2]), self._read(*files[2:])
         if self.val_size >= len(images):
             raise ValueError(f"data.val_size={self.val_size} leaves none of the {len(images)} training images")
         if self.binarize_seed is not None:
             generator = torch.Generator().manual_seed(self.binarize_seed)
-            images, self.test_set.images = (binarize(part, generator) for part in (images, self.test_set.images))
+            images, test_images = (_binarized(part, generator) for part in (images, test_images))
         train, val = stratified_split(labels, self.val_size, self.split_seed)
-        self.val_set = InMemoryImages(images[val], labels[val])
         self.train_set = self._labelled(images[train], labels[train])
+        self.val_set = InMemoryImages(images[val], labels[val])
+        self.test_set = InMemoryImages(test_images, test_labels)
         sizes = [len(split.images) for split in (self.train_set, self.val_set, self.test_set)]
         rank_zero_info("{}: {} images to train on, {} for validation, {} for the test".format(self.dataset, *sizes))
 
     def _labelled(self, images: Tensor, labels: Tensor) -> InMemoryImages:
+        """The training images, those whose labels are kept as often as they come up in an epoch."""
         again = torch.empty(0, dtype=torch.long)
         if self.num_labels is not None:
             chosen = balanced_subset(labels, self.num_labels, len(self.class_names), self.label_seed)
             if self.keep_unlabeled:
-                hidden = torch.full_like(labels, -1)
-                labels = hidden.index_copy(0, chosen, labels[chosen])
+                labels = torch.full_like(labels, -1).index_copy(0, chosen, labels[chosen])
                 again = chosen.repeat(self.label_repeat - 1)
             else:
                 images, labels = images[chosen], labels[chosen]
         places = torch.cat([torch.arange(len(images)), again]).repeat(self.repeat)
         return InMemoryImages(images, labels, places if len(places) > len(images) else None)
 
-    def _files(self) -> dict[str, Path]:
-        """The four IDX files by the first two words of their names."""
-        folders = [self.root / SOURCES[self.dataset].folder / "raw", self.root / "raw", self.root]
-        files = {}
-        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+    def _files(self) -> list[Path]:
+        """The four IDX files, images before labels and training before test."""
+        folders = [self.root / SOURCES[self.dataset][0] / "raw", self.root / "raw", self.root]
+        files = []
+        for name in FILES:
             paths = [folder / f"{name}-ubyte{suffix}" for folder in folders for suffix in ("", ".gz")]
-            found = next((path for path in paths if path.is_file()), None)
-            if found is None:
+            if not (there := [path for path in paths if path.is_file()]):
                 raise FileNotFoundError(
                     f"{self.dataset} is not complete: no {name}-ubyte(.gz) in {folders[0]} or {self.root};"
                     " set --data.root to the folder that holds it, or pass --data.download true"
                 )
-            files[name.rsplit("-", 1)[0]] = found
+            files.append(there[0])
         return files
 
     def _read(self, image_file: Path, label_file: Path) -> tuple[Tensor, Tensor]:
@@ -192,16 +183,8 @@ class MNISTDataModule(InMemoryDataModule):
         return images.unsqueeze(1), labels.long()
 
 
-def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws pixels that are 0 or 255, 255 with a probability of the pixel's value over 255.
-
-    Args:
-        images: uint8 images of any shape.
-        generator: Source of the draws.
-
-    Returns:
-        uint8 images of the same shape.
-    """
+def _binarized(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws pixels that are 0 or 255, 255 with a probability of the pixel's value over 255."""
     return (torch.rand(images.shape, generator=generator) * 255 < images).to(torch.uint8) * 255
 
 

@@ -8,20 +8,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 
 class ResumableSampler(DistributedSampler[int]):
-    """Shuffles by seed and epoch alone, and can start in the middle of an epoch.
+    """Shuffles by seed and epoch alone, the same on every rank, and can start in the middle of an epoch.
 
     It is a DistributedSampler also for one process, so that Lightning does not replace it.
     """
 
     def __init__(self, dataset: Sized, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
-        """Starts at the beginning of epoch 0.
-
-        Args:
-            dataset: What is sampled.
-            seed: Seed of the order, the same on every rank.
-            num_replicas: Number of processes that share the samples.
-            rank: Which of them this is.
-        """
+        """Starts at the beginning of epoch 0."""
         super().__init__(dataset, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self._start = 0
         self._rest: Iterator[int] | None = None

@@ -5,6 +5,7 @@ import stat
 import unicodedata
 import zipfile
 import zlib
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Source:
         #: What was left out while listing, for the user to know.
         self.notes: list[str] = []
         self._open: tuple[int, zipfile.ZipFile] | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
         if root.is_dir():
             files = dict(sorted(self._walk().items(), key=lambda item: item[0].split("/")))
             self.sizes = {name: info.st_size for name, info in files.items()}
@@ -63,10 +65,12 @@ class Source:
             for member in members:
                 if reason := _refusal(member):
                     raise ValueError(f"{root} is refused: its member {member.filename} {reason}")
-            # Some programs for Windows write its own slashes.
-            self._members = {name.replace("\\", "/"): name for name in self._zip().namelist() if name[-1] not in "/\\"}
-            self.folders = {member.filename.rstrip("/") for member in members if member.is_dir()}
-            self.sizes = {name: self._zip().getinfo(self._members[name]).file_size for name in sorted(self._members)}
+                path = member.filename.replace("\\", "/")  # some programs for Windows write its own slashes
+                if path.endswith("/"):
+                    self.folders.add(path.rstrip("/"))
+                else:
+                    self._members[path] = member
+            self.sizes = {name: self._members[name].file_size for name in sorted(self._members)}
         else:
             raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
 
@@ -108,23 +112,29 @@ class Source:
         return self._open[1]
 
     def _walk(self) -> dict[str, os.stat_result]:
-        # By device and inode, where each folder was read; those above the root count as read at no place.
-        places: dict[tuple[int, int], str | None] = {_identity(folder): None for folder in self.root.resolve().parents}
-        files: dict[str, os.stat_result] = {}
-        broken: list[str] = []
-        self._renamed: list[str] = []
-        waiting = [self.root]
+        """The files of a folder by their paths, and where links lead to their folder too, by those of the links."""
+        # By their real paths: where each folder was read, above the root nowhere, and the files in it.
+        places: dict[str, str | None] = dict.fromkeys(map(str, self.root.resolve().parents))
+        files: dict[str, dict[str, os.stat_result]] = {}
+        broken, renamed = list[str](), list[str]()
+        waiting = [str(self.root)]
         while waiting:
-            linked: list[Path] = []
-            for folder, folders, names in (step for top in waiting for step in os.walk(top, onerror=self._unreadable)):
-                here = Path(folder)
-                prefix = "" if here == self.root else f"{here.relative_to(self.root).as_posix()}/"
-                if (identity := _identity(here)) in places:
+            steps = [os.walk(top, onerror=self._unreadable) for top in sorted(waiting)]
+            waiting = []
+            for folder, folders, names in chain.from_iterable(steps):
+                prefix = f"{os.path.relpath(folder, self.root)}/".removeprefix("./")
+                if (real := os.path.realpath(folder)) in places:
                     folders.clear()
-                    files = self._read_again(prefix, places[identity], files, places)
+                    before = places[real]
+                    if before is None or prefix.startswith(before):
+                        self.notes.append(f"{prefix} is left out: it links to a folder above it")
+                    else:
+                        renamed.append(f"{before} as {prefix}")
+                        inside = {other: place for other, place in places.items() if (place or "").startswith(before)}
+                        places |= {other: f"{prefix}{str(place)[len(before) :]}" for other, place in inside.items()}
                     continue
-                places[identity] = prefix
-                linked += [here / name for name in folders if (here / name).is_symlink()]
+                places[real], files[real] = prefix, {}
+                waiting += [path for name in folders if os.path.islink(path := f"{folder}/{name}")]
                 for name in names:
                     try:
                         info = os.stat(f"{folder}/{name}")
@@ -132,36 +142,16 @@ class Source:
                         broken.append(f"{prefix}{name}")
                     else:
                         if stat.S_ISREG(info.st_mode):
-                            files[f"{prefix}{name}"] = info
-            waiting = sorted(linked)
+                            files[real][name] = info
         self.folders = {place.rstrip("/") for place in places.values() if place}
-        if self._renamed:
-            self.notes.append(f"{len(self._renamed)} folders are read by the links to them, {self._renamed[0]}")
+        if renamed:
+            self.notes.append(f"{len(renamed)} folders are read by the links to them, {renamed[0]}")
         if broken:
             self.notes.append(f"{len(broken)} links lead nowhere and are left out, as {broken[0]}")
-        return files
+        return {f"{places[real]}{name}": info for real, own in files.items() for name, info in own.items()}
 
     def _unreadable(self, error: OSError) -> None:
         self.notes.append(f"{error.filename} cannot be read and is left out ({error.strerror})")
-
-    def _read_again(
-        self,
-        prefix: str,
-        before: str | None,
-        files: dict[str, os.stat_result],
-        places: dict[tuple[int, int], str | None],
-    ) -> dict[str, os.stat_result]:
-        """Gives the files of a folder that a link leads to again the names that they have by the link."""
-        if before is None or prefix.startswith(before):
-            self.notes.append(f"{prefix} is left out: it links to a folder above it")
-            return files
-
-        def renamed(name: str) -> str:
-            return prefix + name.removeprefix(before) if name.startswith(before) else name
-
-        self._renamed.append(f"{before} as {prefix}")
-        places |= {identity: place and renamed(place) for identity, place in places.items()}
-        return {renamed(name): info for name, info in files.items()}
 
 
 def folded(text: str) -> str:
@@ -178,11 +168,6 @@ def is_image(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a path is that of a hidden file, or of what macOS adds to archives."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    info = folder.stat()
-    return info.st_dev, info.st_ino
 
 
 def _refusal(member: zipfile.ZipInfo) -> str | None:

@@ -40,23 +40,16 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
 
     Returns:
         The sorted indices of the rest `(N - size,)` and of the subset `(size,)`.
-
-    Raises:
-        ValueError: There are fewer than `size` images.
     """
     if not 0 <= size <= len(labels):
         raise ValueError(f"cannot take {size} images out of {len(labels)}")
-    generator = torch.Generator().manual_seed(seed)
     labels = labels + 1 if (labels < 0).any() else labels
-    counts = torch.bincount(labels)
-    shares = counts.double() * size / max(len(labels), 1)
+    shares = torch.bincount(labels).double() * size / max(len(labels), 1)
     takes = shares.floor().long()
     # The largest remainders get the images that rounding down left over.
     takes[(takes - shares).argsort(stable=True)[: size - int(takes.sum())]] += 1
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label, take in enumerate(takes.tolist()):
-        members = (labels == label).nonzero()[:, 0]
-        chosen[members[torch.randperm(len(members), generator=generator)[:take]]] = True
+    chosen[_draw(labels, takes.tolist(), seed)] = True
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
 
@@ -71,20 +64,21 @@ def balanced_subset(labels: Tensor, size: int, num_classes: int, seed: int) -> T
 
     Returns:
         The sorted indices of the subset `(size,)`.
-
-    Raises:
-        ValueError: `size` is no multiple of the classes, or a class has too few images.
     """
     each, left = divmod(size, num_classes)
     if left or each < 1:
         raise ValueError(f"num_labels={size} cannot be divided evenly among {num_classes} classes")
-    generator = torch.Generator().manual_seed(seed)
-    chosen = []
     for label in range(num_classes):
+        if (there := int((labels == label).sum())) < each:
+            raise ValueError(f"num_labels={size} needs {each} images of class {label}, the training split has {there}")
+    return _draw(labels, [each] * num_classes, seed).sort().values
+
+
+def _draw(labels: Tensor, takes: list[int], seed: int) -> Tensor:
+    """Indices of so many images of each class."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [torch.empty(0, dtype=torch.long)]
+    for label, take in enumerate(takes):
         members = (labels == label).nonzero()[:, 0]
-        if len(members) < each:
-            raise ValueError(
-                f"num_labels={size} needs {each} images of class {label}, the training split has {len(members)}"
-            )
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
-    return torch.cat(chosen).sort().values
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:take]])
+    return torch.cat(chosen)

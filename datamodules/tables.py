@@ -14,6 +14,7 @@ from typing import NamedTuple
 from .source import SUFFIXES, Entry, Source, folded, is_hidden
 from .splits import SplitName, split_named, split_of_path
 
+TABLES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 HEAD = 20  # rows by which a table is judged
 #: Names of columns without blanks, separators and case; those that come first are taken first.
@@ -26,6 +27,7 @@ LABELS = [
     {"class", "classes", "classname", "category", "categoryname", "target", "labelname"},
     {"classid", "classindex", "labelid", "labelindex", "categoryid"},
 ]
+ANY_LABEL = set().union(*LABELS)
 SPLITS = {"split", "subset", "set", "dataset", "partition", "phase", "fold"}
 #: What programs write for a label that is not known; NA and None may be classes.
 NO_LABEL = {"", "nan", "null", "<na>", "#n/a", "n/a"}
@@ -62,7 +64,7 @@ def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[
         ValueError: A table is damaged, or contradicts itself, another table or the images that there are.
     """
     images: _Images | None = None  # a hundred thousand names are not sorted where there is no table
-    found: dict[str, tuple[Entry, str]] = {}
+    labelled: dict[str, tuple[Entry, str]] = {}
     notes: list[str] = []
     unused: list[Unused] = []
     for table in _tables(source, wanted):
@@ -72,22 +74,23 @@ def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[
             unused.append(entries)
             continue
         for entry, row in entries:
-            before, where = found.setdefault(entry.name, (entry, row))
+            before, where = labelled.setdefault(entry.name, (entry, row))
             here = "" if where.startswith(table.where) else f", as {where} does: set --data.table to one"
             if before.label != entry.label:
                 raise ValueError(f"{row} labels {entry.name} {entry.label}, and not {before.label}{here}")
             if before.split and entry.split and before.split != entry.split:
                 raise ValueError(f"{row} takes {entry.name} for the {entry.split} split, and not {before.split}{here}")
-            found[entry.name] = before._replace(split=before.split or entry.split), where
+            labelled[entry.name] = before._replace(split=before.split or entry.split), where
         notes += table.notes
-    if not found and (wanted.table or wanted.filename_column or wanted.label_column):
+    if not labelled and any(wanted):
         raise ValueError("; ".join(reason for reason, _ in unused) or f"{source.root} has no table of labels")
-    return [entry for entry, _ in found.values()], notes, unused
+    return [entry for entry, _ in labelled.values()], notes, unused
 
 
 def _tables(source: Source, wanted: Wanted) -> "Iterator[_Table]":
-    tables = [name for name in source.sizes if name.lower().endswith((".csv", ".tsv")) and not is_hidden(name)]
-    if wanted.table is not None:
+    if wanted.table is None:
+        tables = [name for name in source.sizes if name.lower().endswith(TABLES) and not is_hidden(name)]
+    else:
         asked = wanted.table.replace("\\", "/").removeprefix("./")
         tables = [name for name in source.sizes if f"/{name}".endswith(f"/{asked}")]
         if not tables and Path(wanted.table).is_file():
@@ -115,17 +118,17 @@ class _Table:
         self.notes: list[str] = []
         rows = self._rows(self._decode(data))
         self.columns = next(rows, (0, []))[1]
+        self.plain = [_plain(column) for column in self.columns]
         self.head = list(islice(rows, HEAD))
         self.rows = chain(self.head, rows)
 
     def _decode(self, data: bytes) -> str:
-        for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-            if data.startswith(mark):
-                return data.decode(encoding, errors="replace")
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return data.decode("utf-16", errors="replace")
         if b"\0" in data[:2]:
             return data.decode("utf-16-be" if data[0] == 0 else "utf-16-le", errors="replace")
         try:
-            return data.decode()
+            return data.decode("utf-8-sig")
         except UnicodeDecodeError:
             self.notes.append(f"{self.where} is no UTF-8, and read as Windows-1252")
             return data.decode("cp1252", errors="replace")
@@ -157,35 +160,34 @@ class _Table:
             return Unused(f"{self.where} is a form to be filled in, and gives no labels")
         some = [column[:20] for column in self.columns[:8]] + ["..."] * (len(self.columns) > 8)
         has = f"{self.where} has the columns {', '.join(some)}"
-        asked = [name for name in (wanted.filename_column, wanted.label_column) if name and self._named(name) is None]
-        if asked:
-            return Unused(f"{has}, and no {asked[0]}", unclear=True)
+        for name in (wanted.filename_column, wanted.label_column):
+            if name and not self._called(name):
+                return Unused(f"{has}, and no {name}", unclear=True)
         files = self._filename_columns(images, wanted.filename_column)
         if len(files) != 1:
             say = "several may name" if files else "none names"
-            known = any(_plain(column) in [*FILENAMES, *set().union(*LABELS)] for column in self.columns)
+            known = not ANY_LABEL.union(FILENAMES).isdisjoint(self.plain)
             return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=known or bool(files))
-        header = self.columns[files[0]]
+        file, header = files[0], self.columns[files[0]]
         if re.search(r"\d|\.", header) and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
-        rest = [i for i, column in enumerate(self.columns) if i != files[0] and not INDEX.fullmatch(_plain(column))]
-        splits = [i for i in rest if _plain(self.columns[i]) in SPLITS]
-        split = next(filter(self._names_splits, splits), None)
+        rest = [i for i, name in enumerate(self.plain) if i != file and not INDEX.fullmatch(name)]
+        splits = [i for i in rest if self.plain[i] in SPLITS]
         labels = self._label_columns([i for i in rest if i not in splits], wanted.label_column)
         if len(labels) != 1:
             say = "several may hold" if labels else "none holds"
             return Unused(f"{has}: {say} labels (--data.label_column)", unclear=bool(labels))
-        rows = list(self.rows)
-        if not any("".join(cells[labels[0] : labels[0] + 1]) for _, cells in rows):
-            return Unused(f"{has}: {self.columns[labels[0]]} is empty")
-        self.notes.append(f"{self.where} labels the images ({header}, {self.columns[labels[0]]})")
+        label, rows = labels[0], list(self.rows)
+        if not any("".join(cells[label : label + 1]) for _, cells in rows):
+            return Unused(f"{has}: {self.columns[label]} is empty")
+        self.notes.append(f"{self.where} labels the images ({header}, {self.columns[label]})")
+        split = next(filter(self._names_splits, splits), None)
         if split is None and splits:
-            self.notes.append(
-                f"{self.where}: {self.columns[splits[0]]} does not hold train, val and test: it is not read"
-            )
-        entries = [self._entry(images, line, cells, files[0], labels[0], split) for line, cells in rows]
-        guessed = not any(wanted) and _plain(self.columns[labels[0]]) not in set().union(*LABELS)
-        return (self._doubt(images, self.columns[labels[0]], entries) if guessed else None) or entries
+            name = self.columns[splits[0]]
+            self.notes.append(f"{self.where}: {name} does not hold train, val and test: it is not read")
+        entries = [self._entry(images, line, cells, file, label, split) for line, cells in rows]
+        guessed = not any(wanted) and self.plain[label] not in ANY_LABEL
+        return (self._doubt(images, self.columns[label], entries) if guessed else None) or entries
 
     def _doubt(self, images: "_Images", column: str, entries: list[tuple[Entry, str]]) -> Unused | None:
         """Looks whether the only other column, or class folders tell the classes: it may say who took the pictures."""
@@ -200,30 +202,28 @@ class _Table:
             )
         return None
 
-    def _named(self, name: str) -> int | None:
-        if name in self.columns:
-            return self.columns.index(name)
-        return next((i for i, column in enumerate(self.columns) if _plain(column) == _plain(name)), None)
+    def _called(self, name: str) -> list[int]:
+        """The first column of a name, or else of one that differs by case and separators; none where there is none."""
+        exact = [i for i, column in enumerate(self.columns) if column == name]
+        return (exact or [i for i, plain in enumerate(self.plain) if plain == _plain(name)])[:1]
 
     def _filename_columns(self, images: "_Images", asked: str | None) -> list[int]:
         """The column whose cells name images, and where none does, that which says so; several of equal right."""
         if asked is not None:
-            return [i for i in [self._named(asked)] if i is not None]
-        ranks = [FILENAMES.index(name) if name in FILENAMES else len(FILENAMES) for name in map(_plain, self.columns)]
+            return self._called(asked)
+        ranks = [FILENAMES.index(name) if name in FILENAMES else len(FILENAMES) for name in self.plain]
         cells = [{row[i] for _, row in self.head if len(row) > i} for i in range(len(self.columns))]
         hits = [sum(bool(images.of(cell, self.folder, self.split)) for cell in column) for column in cells]
-        found = [
-            i for i, column in enumerate(map(_plain, self.columns)) if hits[i] and column not in set().union(*LABELS)
-        ]
-        found = found or [i for i, rank in enumerate(ranks) if rank < FILENAMES.index("id")]
-        best = min(((ranks[i], -hits[i]) for i in found), default=None)
-        return [i for i in found if (ranks[i], -hits[i]) == best]
+        columns = [i for i, name in enumerate(self.plain) if hits[i] and name not in ANY_LABEL]
+        columns = columns or [i for i, rank in enumerate(ranks) if rank < FILENAMES.index("id")]
+        best = min(((ranks[i], -hits[i]) for i in columns), default=None)
+        return [i for i in columns if (ranks[i], -hits[i]) == best]
 
     def _label_columns(self, rest: list[int], asked: str | None) -> list[int]:
         if asked is not None:
-            return [i for i in [self._named(asked)] if i is not None]
-        named = ([i for i in rest if _plain(self.columns[i]) in tier] for tier in LABELS)
-        return next((columns for columns in named if columns), rest)
+            return self._called(asked)
+        tiers = ([i for i in rest if self.plain[i] in tier] for tier in LABELS)
+        return next(filter(None, tiers), rest)
 
     def _names_splits(self, column: int) -> bool:
         return all(len(cells) > column and split_named(cells[column]) for _, cells in self.head)
@@ -239,10 +239,8 @@ class _Table:
             what = f"no label to {cells[file]}" if not cells[label] else f"{cells[file]} the label {cells[label]}"
             raise ValueError(f"{row} gives {what}: add it, or remove the row")
         name, own = images.one(cells[file], self.folder, self.split, row), self.split
-        if split is not None:
-            own = split_named(cells[split])
-            if own is None:
-                raise ValueError(f"{row} has {cells[split]!r} for a split: train, val or test")
+        if split is not None and (own := split_named(cells[split])) is None:
+            raise ValueError(f"{row} has {cells[split]!r} for a split: train, val or test")
         return Entry(name, cells[label], own or split_of_path(name)), row
 
 
@@ -252,50 +250,43 @@ class _Images:
     def __init__(self, names: list[str], root: Path) -> None:
         self.names = set(names)
         self.top = f"/{folded(root.stem if root.is_file() else root.name)}/"
-        self.whole: dict[str, list[str]] = defaultdict(list)
-        self.stems: dict[str, list[str]] = defaultdict(list)
+        self.called: dict[str, list[str]] = defaultdict(list)  # names by file, with its suffix and without
         for name in names:
             file = folded(name.rpartition("/")[2])
-            self.whole[file].append(name)
-            self.stems[_stem(file)].append(name)
+            self.called[file].append(name)
+            self.called[_stem(file)].append(name)
 
     def of(self, cell: str, folder: str, split: SplitName | None) -> list[str]:
         """The images that a cell may mean, in a table that lies in a folder and is of a split."""
         path = _path(cell, folder)
-        for place in ("train/", "images/", ""):  # where most tables have them
-            name = f"{folder}/{place}{path}" if folder else f"{place}{path}"
+        for usual in ("train", "images", ""):  # where most tables have them
+            name = posixpath.join(folder, usual, path)
             if name in self.names and (split is None or split_of_path(name) in (None, split)):
                 return [name]
-        key = folded(path)
-        file = key.rpartition("/")[2]
-        found = [name for name in self.whole.get(file, ()) if f"{self.top}{folded(name)}".endswith(f"/{key}")]
-        found = found or [
-            name for name in self.stems.get(file, ()) if f"{self.top}{_stem(folded(name))}".endswith(f"/{key}")
-        ]
-        if split is not None:
-            found = [name for name in found if split_of_path(name) in (None, split)]
-        if len(found) < 2:
-            return found
-        # Of equal names, those of the training images, near to the table, of the same case.
-        found = [name for name in found if split or split_of_path(name) in (None, "train")] or found
-        shared = {name: len(os.path.commonpath([f"/{folder}", f"/{name}"])) for name in found}
-        found = [name for name in found if shared[name] == max(shared.values())]
-        return [name for name in found if f"/{name}".endswith(f"/{path}")] or found
+        key, ranks = folded(path), {}
+        for name in self.called.get(key.rpartition("/")[2], ()):
+            whole, own = f"{self.top}{folded(name)}", split_of_path(name)
+            with_suffix, without = (text.endswith(f"/{key}") for text in (whole, _stem(whole)))
+            if (with_suffix or without) and (split is None or own in (None, split)):
+                ranks[name] = (
+                    with_suffix,
+                    bool(split) or own in (None, "train"),
+                    len(os.path.commonpath([f"/{folder}", f"/{name}"])),  # near to the table
+                    f"/{name}".endswith(f"/{path}"),  # of the same case
+                )
+        best = max(ranks.values(), default=None)
+        return [name for name, rank in ranks.items() if rank == best]
 
     def one(self, cell: str, folder: str, split: SplitName | None, row: str) -> str:
-        """The image that the cell of a row means.
-
-        Raises:
-            ValueError: There is none, or more than one.
-        """
-        found = self.of(cell, folder, split)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(f"{row}: {cell} may be {found[0]} or {found[1]}: give the path, or one --data.table")
+        """The image that the cell of a row means, or a ValueError where there is none, or more than one."""
+        images = self.of(cell, folder, split)
+        if len(images) == 1:
+            return images[0]
+        if images:
+            raise ValueError(f"{row}: {cell} may be {images[0]} or {images[1]}: give the path, or one --data.table")
         if PureWindowsPath(cell).anchor or _path(cell, folder).startswith("../"):
             raise ValueError(f"{row}: {cell} leaves the folder: give paths inside it")
-        near = self.stems.get(_stem(folded(PureWindowsPath(cell).name)))
+        near = self.called.get(_stem(folded(PureWindowsPath(cell).name)))
         there = f" (there is {near[0]})" if near else ""
         raise ValueError(f"{row} names {cell or 'no image'}, which is not there{there}: add it, or remove the row")
 

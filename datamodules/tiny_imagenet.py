@@ -3,7 +3,8 @@
 import difflib
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,9 +15,8 @@ from torch import Tensor
 from preimage.checks import check_range
 
 from .decoded_images import DecodedImagesDataModule
-from .image_cache import OnBadImage
 from .image_tree import ImageTree
-from .source import Source, is_image
+from .source import Source
 
 IN_CLASS = re.compile(r"((?:.*/)?)train/(n\d{8})/")
 
@@ -41,7 +41,6 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
         val_fraction: float = 0.1,
         test_per_class: int = 50,
         split_seed: int = 0,
-        on_bad_image: OnBadImage = "error",
         **kwargs: Any,
     ) -> None:
         """Chooses the classes and their splits; nothing is read yet.
@@ -55,10 +54,9 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
             val_fraction: Share for validation of the images that are not for the test, in [0, 1).
             test_per_class: Number of test images of each class.
             split_seed: Seed of the splits.
-            on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
-            kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
+            kwargs: See `DecodedImagesDataModule`.
         """
-        super().__init__(root, image_size, on_bad_image, **kwargs)
+        super().__init__(root, image_size, **kwargs)
         check_range("data", "[1, inf)", num_classes=num_classes, test_per_class=test_per_class)
         check_range("data", "[0, 1)", val_fraction=val_fraction)
         if wnids is not None and not 0 < len(wnids) == len(set(wnids)):
@@ -71,47 +69,43 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
         self.split_seed = split_seed
 
     def _find(self, source: Source) -> ImageTree:
-        classes: dict[str, list[str]] = {}
+        members: dict[str, list[str]] = defaultdict(list)
         folders = set()
-        for name in source.sizes:
-            if (found := IN_CLASS.match(name)) and is_image(name):
-                folders.add(found[1])
-                classes.setdefault(found[2], []).append(name)
+        for name in source.images():
+            if match := IN_CLASS.match(name):
+                folders.add(match[1])
+                members[match[2]].append(name)
         if not folders:
             other = "; --data ImageFolderDataModule takes other images" if source.images() else ""
             raise ValueError(f"no images of Tiny ImageNet in {self.root}: expected {self.expected}{other}")
         if len(folders) > 1:
             two = " and ".join(f"{folder}train" for folder in sorted(folders)[:2])
             raise ValueError(f"{self.root} holds more than one tree, as {two}: set data.root to one of them")
-        folder = folders.pop()
-        listed = _read(source, f"{folder}wnids.txt").split()
-        if twice := [wnid for wnid, count in Counter(listed).items() if count > 1]:
+        (folder,) = folders
+        listed = Counter(_read(source, f"{folder}wnids.txt").split())
+        if twice := [wnid for wnid, count in listed.items() if count > 1]:
             rank_zero_warn(f"{self.root}: wnids.txt names {', '.join(twice)} more than once, which counts once")
-        chosen = self._choose(classes, sorted(set(listed or classes)))
+        chosen = self._choose(members, sorted(listed or members))
         words = dict(line.split("\t", 1) for line in _read(source, f"{folder}words.txt").splitlines() if "\t" in line)
         first = {wnid: words.get(wnid, "").split(",")[0].strip() for wnid in chosen}
         class_names = [f"{word} ({wnid})" if word else wnid for wnid, word in first.items()]
-        self._sizes(class_names, [len(classes[wnid]) for wnid in chosen])  # before anything is decoded
+        self._sizes(class_names, [len(members[wnid]) for wnid in chosen])  # before anything is decoded
         how = "named by data.wnids" if self.wnids else f"drawn by data.class_seed={self.class_seed}"
         rank_zero_info(f"{self.root.name}: classes {how}: {', '.join(class_names)}")
-        names = [name for wnid in chosen for name in classes[wnid]]
-        labels = [label for label, wnid in enumerate(chosen) for _ in classes[wnid]]
+        labelled = [(name, label) for label, wnid in enumerate(chosen) for name in members[wnid]]
+        names, labels = map(list, zip(*labelled, strict=True))
         return ImageTree(names, labels, [None] * len(names), class_names)
 
-    def _choose(self, classes: dict[str, list[str]], pool: list[str]) -> list[str]:
+    def _choose(self, members: Mapping[str, list[str]], pool: list[str]) -> list[str]:
         """The sorted ids of the classes to take, each of which has images."""
-        if self.wnids is None:
-            if self.num_classes > len(pool):
-                raise ValueError(f"data.num_classes={self.num_classes}, but {self.root} has only {len(pool)} classes")
-            order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(self.class_seed))
-            chosen = sorted(pool[index] for index in order[: self.num_classes].tolist())
-        else:
-            chosen = sorted(self.wnids)
-        for wnid in chosen:
-            if wnid not in classes and wnid not in pool:
-                near = ", ".join(difflib.get_close_matches(wnid, sorted(classes), cutoff=0))
-                raise ValueError(f"data.wnids: there is no class {wnid} in {self.root}; the nearest are {near}")
-        if missing := [wnid for wnid in chosen if wnid not in classes]:
+        if self.wnids is None and self.num_classes > len(pool):
+            raise ValueError(f"data.num_classes={self.num_classes}, but {self.root} has only {len(pool)} classes")
+        order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(self.class_seed))
+        chosen = sorted(self.wnids or [pool[index] for index in order[: self.num_classes].tolist()])
+        for wnid in sorted(set(chosen).difference(members, pool)):
+            near = ", ".join(difflib.get_close_matches(wnid, sorted(members), cutoff=0))
+            raise ValueError(f"data.wnids: there is no class {wnid} in {self.root}; the nearest are {near}")
+        if missing := [wnid for wnid in chosen if wnid not in members]:
             raise FileNotFoundError(
                 f"{self.root}: {len(missing)} of the {len(chosen)} chosen classes are in wnids.txt but have no images"
                 f" in train/, as {missing[0]}: restore them, take their ids out of wnids.txt, or set data.wnids"

@@ -10,9 +10,9 @@ import torch
 from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from tqdm import tqdm
 
 from preimage.files import reserve, whole_folder
+from preimage.progress import Progress
 
 BATCH = 64
 
@@ -71,7 +71,7 @@ def _build(
         mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
         reserve(building / "codes", math.prod(shape) * dtype.itemsize, mend)
         codes = torch.from_file(str(building / "codes"), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
-        for start in tqdm(range(0, len(images), BATCH), desc="encoding", unit="batches", disable=None):
+        for start in Progress(range(0, len(images), BATCH), desc="encoding", unit="batches"):
             codes[start : start + BATCH] = encode(images[start : start + BATCH])
         (building / "done.json").write_text(json.dumps({"shape": shape, "dtype": str(dtype)}))
 

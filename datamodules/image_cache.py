@@ -21,9 +21,9 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from preimage.files import reserve, whole_folder
+from preimage.progress import Progress
 
 from .source import Source
 
@@ -189,7 +189,7 @@ def _build(folder: Path, source: Source, names: list[str], size: int, on_bad_ima
         work = Work(building / "images.u8", source, names, size)
         reserve(work.path, len(names) * 3 * size * size, "make room, or set data.cache_dir to a folder on another disk")
         bad: dict[str, str] = {}
-        with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
+        with Progress(total=len(names), desc=f"decoding {source.root.name}", unit="images") as bar:
             for found in _decode_all(work, processes):
                 if found and on_bad_image == "error":
                     raise ValueError(_bad_image(source, *next(iter(found.items()))))

@@ -4,10 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from .base import Batch, EncoderModule, Split, StepOutput
-from .metrics import MeanLoss, reconstruction_metrics
+from .metrics import mean_losses, reconstruction_metrics
 from .networks.precision import full
 
 
@@ -46,7 +45,7 @@ class Autoencoder(EncoderModule):
         """
         super().__init__(encoder, **kwargs)
         self.decoder = decoder
-        self.train_metrics = MetricCollection({"loss": MeanLoss()}, prefix="train/")
+        self.train_metrics = mean_losses("train/")
         self.val_metrics = reconstruction_metrics("val/")
         self.test_metrics = reconstruction_metrics("test/")
 

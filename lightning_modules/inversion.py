@@ -71,19 +71,19 @@ class Inversion(Autoencoder):
 
     def _measure_codes(self) -> None:
         # The same images on every process, so that all decoders see the same codes.
-        images: Any = getattr(getattr(self.trainer, "datamodule", None), "train_set", None)
+        images: Any = getattr(self._data(), "train_set", None)
         if not hasattr(images, "__getitems__"):
             raise ValueError("model.standardize needs one of our data modules: set it to false for other data")
-        places = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
-        count, total, squares = 0, 0.0, 0.0
-        for part in places.split(16):
+        index = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
+        count, total, squares = 0, 0.0, 0.0  # one layer may have a gigabyte of values
+        for part in index.split(16):
             batch = Batch(*images.__getitems__(part.tolist()))
             values = (self._encode(batch.images) if batch.codes is None else batch.codes).double()
-            count, total = count + values.numel(), total + float(values.sum())
+            count += values.numel()
+            total += float(values.sum())
             squares += float(values.square().sum())
-        mean = total / count
-        self.code_mean.fill_(mean)
-        self.code_std.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)
+        self.code_mean.fill_(total / count)
+        self.code_std.fill_(max(squares / count - (total / count) ** 2, 1e-12) ** 0.5)
 
     def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
         if split == "test":
@@ -97,11 +97,6 @@ class Inversion(Autoencoder):
             loss = F.mse_loss(preds, target)
             self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
         super()._measure(outputs, split, **values)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the metrics of the test split."""
-        super().on_test_epoch_end()
-        self._log_metrics(self.common_metrics)
 
 
 def at_common_size(images: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ LESS |= {"reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
 MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
 MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
 
+Metrics = dict[str, Metric | MetricCollection]
+
 
 def direction(metric: str) -> Literal["min", "max"] | None:
     """Whether the least or the greatest value of a metric is the best, by its name; None where that says nothing.
@@ -76,11 +78,6 @@ class MeanLoss(Metric):
         return self.total / self.count
 
 
-def mean_losses(prefix: str, *names: str) -> MetricCollection:
-    """A `MeanLoss` of each of the values that are given to `update` by these names."""
-    return MetricCollection({name: MeanLoss(name) for name in names}, prefix=prefix, compute_groups=False)
-
-
 class MeanSSIM(MeanLoss):
     """SSIM of images in [0, 1] by `structural_similarity`, the mean over the images."""
 
@@ -92,7 +89,7 @@ class MeanSSIM(MeanLoss):
 
 
 class ActiveUnits(Metric):
-    """Number of latent dimensions whose mean varies over the data (Burda et al. 2016, arXiv 1509.00519)."""
+    """Number of latent dimensions whose mean has a variance above 0.01 (Burda et al. 2016, arXiv 1509.00519)."""
 
     higher_is_better = True
     full_state_update = False
@@ -100,15 +97,9 @@ class ActiveUnits(Metric):
     squares: Tensor
     count: Tensor
 
-    def __init__(self, latent_dim: int, threshold: float = 0.01) -> None:
-        """Starts with no images.
-
-        Args:
-            latent_dim: Length of the code.
-            threshold: A dimension is active if the variance of its mean is above this.
-        """
+    def __init__(self, latent_dim: int) -> None:
+        """Starts with no images, for codes of length `latent_dim`."""
         super().__init__()
-        self.threshold = threshold
         self.add_state("total", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("squares", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
@@ -122,7 +113,7 @@ class ActiveUnits(Metric):
     def compute(self) -> Tensor:
         """The number of active dimensions, as a float."""
         variance = self.squares / self.count - (self.total / self.count).square()
-        return (variance > self.threshold).sum().float()
+        return (variance > 0.01).sum().float()
 
 
 class NormalizedError(Metric):
@@ -171,7 +162,7 @@ class _OfEveryClass(Metric):
         labels = dim_zero_cat(self.target) if len(self.target) else torch.empty(0, dtype=torch.long)
         if torch.bincount(labels, minlength=self.num_classes).min() == 0:
             return torch.tensor(torch.nan, device=self.device)
-        mean: Tensor = super().compute()
+        mean: Tensor = super().compute()  # type: ignore[safe-super]
         return mean
 
 
@@ -181,6 +172,12 @@ class _AUROC(_OfEveryClass, MulticlassAUROC):  # type: ignore[misc]
 
 class _AveragePrecision(_OfEveryClass, MulticlassAveragePrecision):  # type: ignore[misc]
     pass
+
+
+def mean_losses(prefix: str, *names: str) -> MetricCollection:
+    """The mean over a split of `value`, called `loss`, and of each other value that `update` is given by its name."""
+    metrics: Metrics = {"loss": MeanLoss(), **{name: MeanLoss(name) for name in names}}
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
 def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
@@ -195,7 +192,7 @@ def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
     Returns:
         A collection updated with `value`, `weight`, `preds` and `target`, the last two `(B, C, H, W)`.
     """
-    metrics: dict[str, Metric | MetricCollection] = {
+    metrics: Metrics = {
         "loss": MeanLoss(),
         "mse": MeanSquaredError(),
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
@@ -216,7 +213,7 @@ def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") ->
         A collection updated with `value`, `weight`, `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
-    metrics: dict[str, Metric | MetricCollection] = {
+    metrics: Metrics = {
         loss: MeanLoss(),
         "accuracy": MulticlassAccuracy(average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
@@ -224,7 +221,7 @@ def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") ->
     return MetricCollection(metrics, prefix=prefix)
 
 
-def probability_metrics(num_classes: int) -> dict[str, Metric | MetricCollection]:
+def probability_metrics(num_classes: int) -> Metrics:
     """ROC AUC, average precision and expected calibration error over the whole split, without label -1.
 
     The first two are means over the classes, each against the others, so that neither of two classes is the positive

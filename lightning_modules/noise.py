@@ -35,6 +35,13 @@ def fixed_noise(inputs: Tensor, count: int, length: int, start: int = 0) -> Tens
     return normal.view(len(inputs), count, length).transpose(0, 1)
 
 
+def noise_like(mean: Tensor, count: int, fixed_by: Tensor | None) -> Tensor:
+    """Standard normal noise `(count, B, D)` for means `(B, D)`: drawn anew, or that of `fixed_noise` for a tensor."""
+    if fixed_by is not None:
+        return fixed_noise(fixed_by, count, mean.shape[1])
+    return torch.randn(count, *mean.shape, device=mean.device, dtype=mean.dtype)
+
+
 def _mix(value: Tensor) -> Tensor:
     value = (value ^ ((value >> 30) & (2**34 - 1))) * _FIRST
     value = (value ^ ((value >> 27) & (2**37 - 1))) * _SECOND

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import MetricCollection
 
 from preimage.checks import check_range
 
@@ -53,9 +54,8 @@ class Inversion(Autoencoder):
         self.standardize = standardize
         self.register_buffer("code_mean", torch.zeros(()))
         self.register_buffer("code_std", torch.ones(()))
-        self.test_metrics.add_metrics(
-            {"normalized_error": NormalizedError(), "feature_error": MeanLoss("feature_error")}
-        )
+        self.test_metrics.add_metrics({"normalized_error": NormalizedError()})
+        self.feature_metrics = MetricCollection({"feature_error": MeanLoss("feature_error")}, prefix="test/")
         self.common_metrics = reconstruction_metrics("test/", f"_{COMMON_SIZE}")
         self.common_metrics.add_metrics({"normalized_error": NormalizedError()})
 
@@ -85,18 +85,18 @@ class Inversion(Autoencoder):
         self.code_mean.fill_(total / count)
         self.code_std.fill_(max(squares / count - (total / count) ** 2, 1e-12) ** 0.5)
 
-    def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
+        outputs = super()._step(batch, split)
         if split == "test":
-            images = outputs["image"]
-            code = full(outputs["code"].flatten(1))
+            images, code = batch.images, full(outputs["code"].flatten(1))
             again = self.encode(resize_to(outputs["reconstruction"], images))
             distance = (full(again.flatten(1)) - code).norm(dim=1)
-            values["feature_error"] = (distance / code.norm(dim=1)).mean()
+            self.feature_metrics.update(weight=len(code), feature_error=(distance / code.norm(dim=1)).mean())
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
             preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
             loss = F.mse_loss(preds, target)
             self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
-        super()._measure(outputs, split, **values)
+        return outputs
 
 
 def at_common_size(images: Tensor) -> Tensor:

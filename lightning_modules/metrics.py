@@ -181,16 +181,9 @@ def mean_losses(prefix: str, *names: str) -> MetricCollection:
 
 
 def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
-    """Loss, MSE, PSNR and SSIM of images in [0, 1].
+    """Loss, MSE over all pixels, and PSNR and SSIM as means over the images.
 
-    PSNR and SSIM are computed per image and then averaged; the MSE is over all pixels.
-
-    Args:
-        prefix: Put before each name, for example `val/`.
-        postfix: Put after each name.
-
-    Returns:
-        A collection updated with `value`, `weight`, `preds` and `target`, the last two `(B, C, H, W)`.
+    It is updated with `value` (the loss), `weight` (images), and `preds` and `target` `(B, C, H, W)` in [0, 1].
     """
     metrics: Metrics = {
         "loss": MeanLoss(),
@@ -202,15 +195,9 @@ def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
 
 
 def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") -> MetricCollection:
-    """Loss, accuracy and macro F1 over the whole split; images with label -1 (unlabelled) do not count.
+    """Loss, under the name `loss`, accuracy and macro F1 over the whole split; images with label -1 do not count.
 
-    Args:
-        num_classes: Number of classes.
-        prefix: Put before each name, for example `val/`.
-        loss: Name of the loss.
-
-    Returns:
-        A collection updated with `value`, `weight`, `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
+    It is updated with `value` (the loss), `weight` (images), `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
     metrics: Metrics = {
@@ -226,13 +213,7 @@ def probability_metrics(num_classes: int) -> Metrics:
 
     The first two are means over the classes, each against the others, so that neither of two classes is the positive
     one, and NaN where the split lacks a class; the calibration error compares the probability of the predicted class
-    with the accuracy, in 15 bins.
-
-    Args:
-        num_classes: Number of classes.
-
-    Returns:
-        Metrics updated with `preds` (probabilities `(B, num_classes)`) and `target` `(B,)`.
+    with the accuracy, in 15 bins. They are updated with `preds` (probabilities `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
     return {

@@ -138,14 +138,9 @@ class VAE(Autoencoder):
         return self.beta
 
     def log_likelihood(self, images: Tensor, num_samples: int) -> Tensor:
-        """Estimates log p(x) of images by importance sampling from the encoder (Burda et al. 2016, arXiv 1509.00519).
+        """Estimates log p(x) of images `(B, C, H, W)` in [0, 1], in nats `(B,)` (Burda et al. 2016, arXiv 1509.00519).
 
-        Args:
-            images: Images `(B, C, H, W)` in [0, 1].
-            num_samples: Codes drawn per image; the estimate is a lower bound in expectation, and the tighter the more.
-
-        Returns:
-            Nats per image `(B,)`.
+        It samples codes from the encoder: a lower bound in expectation, and the tighter the more samples.
         """
         mean, log_variance = self.encoder.posterior(images)
         total = torch.full_like(mean[:, 0], -math.inf)

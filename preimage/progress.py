@@ -12,13 +12,13 @@ EVERY = 30.0  # seconds
 class Progress(tqdm):
     """tqdm's bar; where there is no terminal, a line every 30 seconds.
 
-    The line is such as `decoding zoo.zip:  32% 6400/20000 [00:30<01:03, 213.33 images/s]`.
+    The line is such as `decoding zoo.zip:  32% 6400/20000 [00:30<01:03, 213.33images/s]`.
     """
 
     def __init__(self, iterable: Iterable[Any] | None = None, disable: bool | None = None, **options: Any) -> None:
         """Starts the clock; the arguments are tqdm's, and `disable=True` gives lines in a terminal too."""
         super().__init__(iterable, disable=disable, **options)
-        self._options = {"prefix": options.get("desc"), "unit": f" {options['unit']}", "initial": self.n}
+        self._options = {"prefix": options.get("desc"), "unit": options["unit"], "initial": self.n}
         self._start = self._last = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from preimage.checks import check_range
 
@@ -77,7 +78,8 @@ _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 class EncoderModule(LightningModule):
     """Base of all systems: an encoder of images, trained or frozen, under something that reads its code.
 
-    A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split.
+    A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split:
+    at the end of an epoch, each `MetricCollection` with the prefix `train/`, `val/` or `test/` is logged and emptied.
     All systems speak of what they can do in the same words, images being floats `(B, C, H, W)` in [0, 1]:
 
     - `encode(images)` gives codes `(B, ...)`;
@@ -202,8 +204,8 @@ class EncoderModule(LightningModule):
             if isinstance(metrics, MetricCollection) and metrics.prefix == f"{split}/":
                 self.log_dict(metrics.compute(), sync_dist=True)
                 reset(metrics)
-            elif isinstance(metrics, Metric) and split != "train":
-                reset(metrics)  # a confusion matrix, which a callback has drawn
+            elif isinstance(metrics, MulticlassConfusionMatrix) and split != "train":
+                reset(metrics)  # which a callback has drawn
         trainer = self.trainer
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.barebones:  # the last logs nothing
             return

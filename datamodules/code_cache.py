@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
-from tqdm import tqdm
+
+from preimage.progress import Progress
 
 from .cache import cached_array, mapped
 
@@ -52,7 +53,7 @@ def cache_codes(
     def fill(path: Path) -> dict[str, str]:
         rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
         codes = mapped(path, shape, dtype, shared=True)
-        for start in tqdm(range(0, len(images), BATCH), desc="encoding", unit="batches", disable=None):
+        for start in Progress(range(0, len(images), BATCH), desc="encoding", unit="batches"):
             codes[start : start + BATCH] = encode(images[start : start + BATCH])
         return {}
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+
+from preimage.progress import Progress
 
 from .cache import cached_array, mapped
 from .source import Source
@@ -140,7 +141,7 @@ def cache_images(
     def fill(path: Path) -> dict[str, Any]:
         chunks = _Chunks(source, names, size, mapped(path, shape, torch.uint8, shared=True).numpy())
         bad: dict[str, str] = {}
-        with tqdm(total=len(names), desc=f"decoding {source.root.name}", unit="images", disable=None) as bar:
+        with Progress(total=len(names), desc=f"decoding {source.root.name}", unit="images") as bar:
             for bad_of_chunk in _decoded(chunks, processes or _cores()):
                 refuse(bad_of_chunk)
                 bad |= bad_of_chunk

@@ -1,25 +1,11 @@
 """LightningModules: each wraps an architecture with its loss."""
 
+from . import networks
 from .autoencoder import Autoencoder
 from .classifier import Classifier
 from .classifier_reconstructor import ClassifierReconstructor
 from .inversion import Inversion, OptimizationInversion
-from .networks import (
-    ConvDecoder,
-    ConvGaussianEncoder,
-    ConvInverter,
-    FaceDecoder,
-    FaceEncoder,
-    FrozenFeatures,
-    FullyConnectedInverter,
-    MLPHead,
-    MNISTDecoder,
-    MNISTEncoder,
-    MNISTGaussianEncoder,
-    ResidualDecoder,
-    ResidualGaussianEncoder,
-    SigmoidDecoder,
-)
+from .networks import *  # noqa: F403
 from .schedules import OneCycle
 from .semi_supervised import SemiSupervisedClassifier
 from .vae import VAE
@@ -30,23 +16,10 @@ __all__ = [
     "Autoencoder",
     "Classifier",
     "ClassifierReconstructor",
-    "ConvDecoder",
-    "ConvGaussianEncoder",
-    "ConvInverter",
-    "FaceDecoder",
-    "FaceEncoder",
-    "FrozenFeatures",
-    "FullyConnectedInverter",
     "Inversion",
-    "MLPHead",
-    "MNISTDecoder",
-    "MNISTEncoder",
-    "MNISTGaussianEncoder",
     "OneCycle",
     "OptimizationInversion",
-    "ResidualDecoder",
-    "ResidualGaussianEncoder",
     "SemiSupervisedClassifier",
-    "SigmoidDecoder",
     "VirtualAdversarialTraining",
 ]
+__all__ += networks.__all__

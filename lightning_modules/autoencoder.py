@@ -4,22 +4,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
 
 from .base import Batch, EncoderModule, Split, StepOutput
-from .metrics import MeanLoss, reconstruction_metrics
+from .metrics import mean_losses, reconstruction_metrics
 from .networks.precision import full
 
 
 def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Resizes images to the size of a reconstruction, so that they can be compared pixel by pixel.
-
-    Args:
-        images: Images `(B, C, H, W)` in [0, 1].
-        reconstruction: Images `(B, C, h, w)` in [0, 1].
-
-    Returns:
-        The images `(B, C, h, w)`, themselves where the size is the same.
+    """Resizes images `(B, C, H, W)` in [0, 1] to the size of a reconstruction `(B, C, h, w)`, unless that is theirs.
 
     Raises:
         ValueError: The numbers of images or channels differ, over which torch would broadcast with a mere warning.
@@ -46,7 +38,7 @@ class Autoencoder(EncoderModule):
         """
         super().__init__(encoder, **kwargs)
         self.decoder = decoder
-        self.train_metrics = MetricCollection({"loss": MeanLoss()}, prefix="train/")
+        self.train_metrics = mean_losses("train/")
         self.val_metrics = reconstruction_metrics("val/")
         self.test_metrics = reconstruction_metrics("test/")
 
@@ -68,17 +60,11 @@ class Autoencoder(EncoderModule):
         reconstruction = self.decode(code)
         target = resize_to(batch.images, reconstruction)
         loss = F.mse_loss(reconstruction, target)
-        outputs = StepOutput(
+        metrics = getattr(self, f"{split}_metrics")
+        metrics.update(value=loss.detach(), weight=len(target), preds=reconstruction.detach(), target=target)
+        return StepOutput(
             loss=loss, code=code, label=batch.labels, image=batch.images, reconstruction=reconstruction, target=target
         )
-        self._measure(outputs, split)
-        return outputs
-
-    def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
-        """Updates the metrics of a split with the outputs of a step, and other values per batch."""
-        preds, target = outputs["reconstruction"].detach(), outputs["target"]
-        metrics = getattr(self, f"{split}_metrics")
-        metrics.update(value=outputs["loss"].detach(), weight=len(target), preds=preds, target=target, **values)
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         code = self.read(batch)

@@ -17,9 +17,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from preimage.checks import check_range
-from preimage.private_api import metric_defaults, trainer_of
+from preimage.private_api import trainer_of
 
 from .checkpoints import load_checkpoint, load_part
 from .metrics import reset
@@ -78,7 +79,8 @@ _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 class EncoderModule(LightningModule):
     """Base of all systems: an encoder of images, trained or frozen, under something that reads its code.
 
-    A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split.
+    A subclass implements `_step`, which is shared by training, validation and test and fills the metrics of its split:
+    at the end of an epoch, each `MetricCollection` with the prefix `train/`, `val/` or `test/` is logged and emptied.
     All systems speak of what they can do in the same words, images being floats `(B, C, H, W)` in [0, 1]:
 
     - `encode(images)` gives codes `(B, ...)`;
@@ -186,54 +188,52 @@ class EncoderModule(LightningModule):
         return self._predict(Batch(*batch))
 
     def on_train_epoch_end(self) -> None:
-        """Logs the training metrics of the epoch; what else is logged by then, a schedule can follow too."""
-        self._log_metrics(self.train_metrics)
-        self._step_followers(of_training=True)
+        """Logs the training metrics of the epoch."""
+        self._end_epoch("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the validation split; what else is logged by then, a schedule can follow too."""
-        self._log_metrics(self.val_metrics)
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self._step_followers(of_training=False)
+        """Logs the metrics of the validation split."""
+        self._end_epoch("val")
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test split."""
-        self._log_metrics(self.test_metrics)
+        self._end_epoch("test")
 
-    def _log_metrics(self, metrics: MetricCollection) -> None:
+    def _end_epoch(self, split: Split) -> None:
+        """Logs and empties all collections of a split, and steps a schedule that follows what is logged by then."""
         # Once per epoch: a `self.log` in every step costs more than the step of a small network.
-        self.log_dict(metrics.compute(), sync_dist=True)
-        reset(metrics)
-
-    def _step_followers(self, of_training: bool) -> None:
-        """Steps a schedule that follows a metric of the training or of a validation, which has just been logged."""
-        if self.trainer.barebones:  # logs nothing
+        for metrics in self.children():
+            if isinstance(metrics, MetricCollection) and metrics.prefix == f"{split}/":
+                self.log_dict(metrics.compute(), sync_dist=True)
+                reset(metrics)
+            elif isinstance(metrics, MulticlassConfusionMatrix) and split != "train":
+                reset(metrics)  # which a callback has drawn
+        trainer = self.trainer
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.barebones:  # the last logs nothing
             return
-        for config in self.trainer.lr_scheduler_configs:
-            if not config.reduce_on_plateau or str(config.monitor).startswith("train/") != of_training:
+        for config in trainer.lr_scheduler_configs:
+            if not config.reduce_on_plateau or str(config.monitor).startswith("train/") != (split == "train"):
                 continue
-            metrics = self.trainer.callback_metrics
-            if config.monitor not in metrics:
+            logged = trainer.callback_metrics
+            if config.monitor not in logged:
+                known = ", ".join(logged)
                 raise ValueError(
-                    f"model.scheduler.monitor={config.monitor} is no metric that is logged here: choose of"
-                    f" {', '.join(metrics)}"
+                    f"model.scheduler.monitor={config.monitor} is no metric that is logged here: choose of {known}"
                 )
-            self.lr_scheduler_step(config.scheduler, metrics[config.monitor])
+            self.lr_scheduler_step(config.scheduler, logged[config.monitor])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts weights, but no metric to a type of fewer digits, which would not hold the sums of a whole split."""
-        numbers: list[tuple[Any, str]] = [(self, key) for key, _ in self.named_buffers(recurse=False)]
-        numbers += [(part, key) for part in self.modules() if isinstance(part, Metric) for key in metric_defaults(part)]
-        before = [(part, key, getattr(part, key)) for part, key in numbers]
-        super()._apply(fn, recurse)
-        for part, key, value in before:
-            if isinstance(value, Tensor):
-                new = getattr(part, key)
-                new = new.to(torch.promote_types(value.dtype, new.dtype))
-                setattr(part, key, new)
-                if part is not self:
-                    defaults = metric_defaults(part)
-                    defaults[key] = defaults[key].to(new.dtype)
+
+        def keep(value: Tensor) -> Tensor:
+            new = fn(value)
+            return new.to(torch.promote_types(value.dtype, new.dtype))
+
+        buffers = {key: keep(value) for key, value in self._buffers.items() if value is not None}
+        super()._apply(fn, recurse=False)
+        self._buffers.update(buffers)
+        for child in self.children():
+            child._apply(keep if isinstance(child, Metric | MetricCollection) else fn)
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -260,8 +260,8 @@ class EncoderModule(LightningModule):
 
     def prepare_data(self) -> None:
         """Looks for the encoder's checkpoint, and for what does not fit, before any logger has opened a run."""
-        self._check_classes(str(self.trainer.state.fn))  # where the data knows its classes by now
-        data = getattr(self.trainer, "datamodule", None)
+        self._check_classes("predict" if self.trainer.predicting else "")  # where the data knows its classes by now
+        data = self._data()
         channels, size = getattr(data, "channels", None), getattr(data, "image_size", None)
         if isinstance(channels, int) and isinstance(size, int):
             check_shapes(self, (channels, size, size))
@@ -279,11 +279,11 @@ class EncoderModule(LightningModule):
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder")
         self._check_classes(stage)
-        self._warn_of_absent_classes(stage)
 
     def _check_classes(self, stage: str) -> None:
         """Compares the classes with the data's, before a label without a logit, or none at all, ends the run."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        data = self._data()
+        names = getattr(data, "class_names", None)
         if self.num_classes is None or names is None or (stage == "predict" and not names):
             return
         if not names:
@@ -293,13 +293,9 @@ class EncoderModule(LightningModule):
             raise ValueError(
                 f"the data has {len(names)} classes, model.num_classes={self.num_classes}: set model.num_classes"
             )
-
-    def _warn_of_absent_classes(self, stage: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        names = getattr(data, "class_names", None)
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
-            if self.num_classes is None or not names or labels is None or not (labels >= 0).any():
+            if labels is None or not (labels >= 0).any():
                 continue
             counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
             if absent := [names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
@@ -310,7 +306,7 @@ class EncoderModule(LightningModule):
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""
         if not self.cache_codes:
             return
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data = self._data()
         if not hasattr(data, "cache_codes"):
             raise ValueError(f"model.cache_codes needs one of our data modules, not {type(data).__name__}")
         key = f"{self.encoder} {weights_hash(self.encoder)} {self.trainer.precision}"
@@ -325,6 +321,10 @@ class EncoderModule(LightningModule):
         with self.trainer.precision_plugin.forward_context():
             return self.represent(images.to(self.device).float().div_(255)).cpu()
 
+    def _data(self) -> Any:
+        """The data module; None where the trainer was given loaders."""
+        return getattr(self.trainer, "datamodule", None)
+
     def _encoder_path(self) -> str:
         path = Path(str(self.encoder_checkpoint))
         return str(path if path.exists() else Path(self.trainer.default_root_dir) / path)
@@ -332,8 +332,7 @@ class EncoderModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Builds the optimiser over all that is not frozen, and the schedule."""
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
-        known = {id(p) for p in self.encoder.parameters()}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        rest = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
         searched = {} if self.learning_rate is None else {"lr": self.learning_rate}
         if self.encoder_lr is None:  # one group: LBFGS takes no more
             groups: list[dict[str, Any]] = [{"params": [*rest, *encoder]} | searched]
@@ -371,7 +370,7 @@ class EncoderModule(LightningModule):
 
     def _check_measured(self, follower: str, metric: str) -> None:
         """Looks before the training whether there is a validation for a metric of it."""
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data = self._data()
         validated = self.trainer.limit_val_batches and (data is None or data.val_dataloader() != [])
         if not validated and not metric.startswith("train/"):
             raise ValueError(

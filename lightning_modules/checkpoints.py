@@ -11,13 +11,7 @@ from .networks.weights import check_fit, load_plain
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a Lightning checkpoint on the CPU, memory-mapped and under `weights_only`.
-
-    Args:
-        path: The `.ckpt` file.
-
-    Returns:
-        The checkpoint, with at least the key `state_dict`.
+    """Reads a Lightning checkpoint on the CPU, memory-mapped and under `weights_only`; it has a `state_dict`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -102,16 +96,11 @@ def _check_form(path: str | Path, name: str, found: Any, fresh: Any) -> None:
 
 
 def load_part(module: nn.Module, path: str | Path, name: str) -> None:
-    """Loads one part of a run's model into a module of the same architecture.
-
-    Args:
-        module: The module to fill.
-        path: A checkpoint written by a `fit`.
-        name: The part's attribute in the model that was trained, for example `encoder`.
+    """Fills a module with one part of a run's model, by its name there, for example `encoder`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The checkpoint cannot be read, or does not fit the module.
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: It cannot be read, or does not fit the module.
     """
     prefix = f"{name}."
     weights = load_checkpoint(path)["state_dict"]

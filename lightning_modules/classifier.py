@@ -12,10 +12,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from preimage.checks import check_range
 
 from .base import Batch, EncoderModule, Split, StepOutput
-from .metrics import classification_metrics, reset
+from .metrics import classification_metrics
 from .networks.gaussian import GaussianEncoder
 from .networks.precision import full
-from .noise import fixed_noise
+from .noise import noise_like
 
 
 class Classifier(EncoderModule):
@@ -59,9 +59,9 @@ class Classifier(EncoderModule):
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.num_samples = num_samples
-        self.train_metrics = classification_metrics(num_classes, "train/")
-        self.val_metrics = classification_metrics(num_classes, "val/")
-        self.test_metrics = classification_metrics(num_classes, "test/")
+        self.train_metrics, self.val_metrics, self.test_metrics = (
+            classification_metrics(num_classes, prefix) for prefix in ("train/", "val/", "test/")
+        )
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
@@ -84,10 +84,7 @@ class Classifier(EncoderModule):
         if not self.num_samples:
             return self._head(read).unsqueeze(0)
         mean, log_variance = read.unbind(dim=1)
-        if fixed_by is None:
-            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)
-        else:
-            noise = fixed_noise(fixed_by, self.num_samples, mean.shape[1])
+        noise = noise_like(mean, self.num_samples, fixed_by)
         codes = mean + (0.5 * log_variance).exp() * noise
         return self._head(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
@@ -108,52 +105,40 @@ class Classifier(EncoderModule):
         labels = batch.labels
         code, each = self._read_out(batch, draw=split == "train")
         logits = mean_prediction(each)
-        count = (labels >= 0).sum()
         if split == "train":
             loss = self._supervised_loss(each, labels)
         else:
-            loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / count.clamp(min=1)
+            loss = mean_cross_entropy(logits, labels)
             self.confusion.update(logits, labels)
         metrics: MetricCollection = getattr(self, f"{split}_metrics")
-        metrics.update(value=loss.detach(), weight=count, preds=logits.detach(), target=labels)
+        metrics.update(value=loss.detach(), weight=(labels >= 0).sum(), preds=logits.detach(), target=labels)
         return StepOutput(loss=loss, code=code, label=labels, logits=logits)
 
     def _supervised_loss(self, each: Tensor, labels: Tensor) -> Tensor:
         """Smoothed cross-entropy of logits `(S, B, num_classes)`, the mean over the images with a label."""
-        target = labels.repeat(len(each))
-        total = F.cross_entropy(
-            each.flatten(0, 1), target, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        return total / (target >= 0).sum().clamp(min=1)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the validation split."""
-        super().on_validation_epoch_end()
-        reset(self.confusion)
+        return mean_cross_entropy(each.flatten(0, 1), labels.repeat(len(each)), label_smoothing=self.label_smoothing)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test split and the accuracy within each class (its recall)."""
-        super().on_test_epoch_end()
         confusion = self.confusion.compute()
         counts = confusion.sum(dim=1)
         recalls = {f"test/accuracy_class_{i}": confusion[i, i] / counts[i] for i in counts.nonzero()[:, 0].tolist()}
         self.log_dict(recalls, sync_dist=True)
-        reset(self.confusion)
+        super().on_test_epoch_end()
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         code, each = self._read_out(batch, draw=False)
         return {"code": code, "probability": torch.softmax(mean_prediction(each), dim=1), "label": batch.labels}
 
 
+def mean_cross_entropy(logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
+    """Cross-entropy of logits `(B, num_classes)`, over the number of images with a label; 0 where none has one."""
+    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum", **kwargs)
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
 def mean_prediction(logits: Tensor) -> Tensor:
-    """Averages the probabilities of several predictions.
-
-    Args:
-        logits: Logits `(S, B, num_classes)`.
-
-    Returns:
-        Logits `(B, num_classes)` of the mean over S of the probabilities.
-    """
+    """Logits `(B, num_classes)` of the mean over S of the probabilities of logits `(S, B, num_classes)`."""
     if len(logits) == 1:
         return logits[0]
     return logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))

@@ -5,14 +5,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from preimage.checks import check_range
 
 from .autoencoder import Autoencoder, resize_to
 from .base import Batch, Split, StepOutput
-from .metrics import MeanLoss, classification_metrics, probability_metrics, reconstruction_metrics, reset
+from .classifier import mean_cross_entropy
+from .metrics import classification_metrics, mean_losses, probability_metrics, reconstruction_metrics
 from .networks.precision import full
 
 Reconstruction = Literal["joint", "detached", "none"]
@@ -78,20 +78,16 @@ class ClassifierReconstructor(Autoencoder):
         self._make_metrics()
 
     def _make_metrics(self) -> None:
-        rebuilds = self.reconstruction != "none"
+        splits, rebuilds = ("train/", "val/", "test/"), self.reconstruction != "none"
+        errors = ["mse"] if rebuilds else []
         self.train_metrics, self.val_metrics, self.test_metrics = (
-            classification_metrics(self.num_classes, prefix, loss="cross_entropy")
-            for prefix in ("train/", "val/", "test/")
+            classification_metrics(self.num_classes, prefix, loss="cross_entropy") for prefix in splits
         )
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.add_metrics(probability_metrics(self.num_classes))
-        errors: dict[str, Metric | MetricCollection] = {"loss": MeanLoss()}
-        if rebuilds:
-            errors["mse"] = MeanLoss("mse")
-        self.train_errors = MetricCollection(errors, prefix="train/", compute_groups=False)
-        self.val_errors, self.test_errors = (
-            reconstruction_metrics(prefix) if rebuilds else MetricCollection({"loss": MeanLoss()}, prefix=prefix)
-            for prefix in ("val/", "test/")
+        self.train_errors, self.val_errors, self.test_errors = (
+            reconstruction_metrics(prefix) if rebuilds and prefix != "train/" else mean_losses(prefix, *errors)
+            for prefix in splits
         )
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(self.num_classes, ignore_index=-1, validate_args=False)
@@ -120,7 +116,7 @@ class ClassifierReconstructor(Autoencoder):
 
     def _balance(self) -> Tensor:
         """Weights `(num_classes,)` by the labels of the training split."""
-        labels = getattr(getattr(getattr(self.trainer, "datamodule", None), "train_set", None), "labels", None)
+        labels = getattr(getattr(self._data(), "train_set", None), "labels", None)
         if labels is None:
             raise ValueError("model.class_weights=balanced needs a data module with a train_set.labels: give numbers")
         counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
@@ -135,9 +131,7 @@ class ClassifierReconstructor(Autoencoder):
         images, labels, _ = batch
         code = self.read(batch)
         logits = self._logits(code)
-        count = (labels >= 0).sum()
-        total = F.cross_entropy(logits, labels, self.class_weights, ignore_index=-1, reduction="sum")
-        cross_entropy = loss = total / count.clamp(min=1)
+        cross_entropy = loss = mean_cross_entropy(logits, labels, weight=self.class_weights)
         outputs = StepOutput(loss=loss, code=code, label=labels, logits=logits, image=images)
         errors: dict[str, Tensor] = {}
         if self.reconstruction != "none":
@@ -148,29 +142,15 @@ class ClassifierReconstructor(Autoencoder):
             outputs["loss"], outputs["reconstruction"], outputs["target"] = loss, reconstruction, target
             errors = {"mse": mse.detach(), "preds": reconstruction.detach(), "target": target}
         getattr(self, f"{split}_metrics").update(
-            value=cross_entropy.detach(), weight=count, preds=logits.detach().softmax(dim=1), target=labels
+            value=cross_entropy.detach(),
+            weight=(labels >= 0).sum(),
+            preds=logits.detach().softmax(dim=1),
+            target=labels,
         )
         getattr(self, f"{split}_errors").update(value=loss.detach(), weight=len(images), **errors)
         if split != "train":
             self.confusion.update(logits, labels)
         return outputs
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the training metrics of the epoch."""
-        self._log_metrics(self.train_errors)
-        super().on_train_epoch_end()
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the validation split."""
-        self._log_metrics(self.val_errors)
-        super().on_validation_epoch_end()
-        reset(self.confusion)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the metrics of the test split."""
-        super().on_test_epoch_end()
-        self._log_metrics(self.test_errors)
-        reset(self.confusion)
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         code = self.read(batch)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import MetricCollection
 
 from preimage.checks import check_range
 
@@ -53,9 +54,8 @@ class Inversion(Autoencoder):
         self.standardize = standardize
         self.register_buffer("code_mean", torch.zeros(()))
         self.register_buffer("code_std", torch.ones(()))
-        self.test_metrics.add_metrics(
-            {"normalized_error": NormalizedError(), "feature_error": MeanLoss("feature_error")}
-        )
+        self.test_metrics.add_metrics({"normalized_error": NormalizedError()})
+        self.feature_metrics = MetricCollection({"feature_error": MeanLoss("feature_error")}, prefix="test/")
         self.common_metrics = reconstruction_metrics("test/", f"_{COMMON_SIZE}")
         self.common_metrics.add_metrics({"normalized_error": NormalizedError()})
 
@@ -71,37 +71,32 @@ class Inversion(Autoencoder):
 
     def _measure_codes(self) -> None:
         # The same images on every process, so that all decoders see the same codes.
-        images: Any = getattr(getattr(self.trainer, "datamodule", None), "train_set", None)
+        images: Any = getattr(self._data(), "train_set", None)
         if not hasattr(images, "__getitems__"):
             raise ValueError("model.standardize needs one of our data modules: set it to false for other data")
-        places = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
-        count, total, squares = 0, 0.0, 0.0
-        for part in places.split(16):
+        index = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
+        count, total, squares = 0, 0.0, 0.0  # one layer may have a gigabyte of values
+        for part in index.split(16):
             batch = Batch(*images.__getitems__(part.tolist()))
             values = (self._encode(batch.images) if batch.codes is None else batch.codes).double()
-            count, total = count + values.numel(), total + float(values.sum())
+            count += values.numel()
+            total += float(values.sum())
             squares += float(values.square().sum())
-        mean = total / count
-        self.code_mean.fill_(mean)
-        self.code_std.fill_(max(squares / count - mean**2, 1e-12) ** 0.5)
+        self.code_mean.fill_(total / count)
+        self.code_std.fill_(max(squares / count - (total / count) ** 2, 1e-12) ** 0.5)
 
-    def _measure(self, outputs: StepOutput, split: Split, **values: Tensor) -> None:
+    def _step(self, batch: Batch, split: Split) -> StepOutput:
+        outputs = super()._step(batch, split)
         if split == "test":
-            images = outputs["image"]
-            code = full(outputs["code"].flatten(1))
+            images, code = batch.images, full(outputs["code"].flatten(1))
             again = self.encode(resize_to(outputs["reconstruction"], images))
             distance = (full(again.flatten(1)) - code).norm(dim=1)
-            values["feature_error"] = (distance / code.norm(dim=1)).mean()
+            self.feature_metrics.update(weight=len(code), feature_error=(distance / code.norm(dim=1)).mean())
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
             preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
             loss = F.mse_loss(preds, target)
             self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
-        super()._measure(outputs, split, **values)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the metrics of the test split."""
-        super().on_test_epoch_end()
-        self._log_metrics(self.common_metrics)
+        return outputs
 
 
 def at_common_size(images: Tensor) -> Tensor:

@@ -15,15 +15,19 @@ from torchmetrics.classification import (
     MulticlassCalibrationError,
     MulticlassF1Score,
 )
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.regression import MeanSquaredError
 from torchmetrics.utilities import dim_zero_cat
+
+from .ssim import structural_similarity
 
 #: Words in the names of metrics, by whether less or more is better; of a name, the last word that is listed decides.
 LESS = {"loss", "mse", "rmse", "mae", "error", "kl", "nll", "entropy", "distance", "perplexity", "lpips", "fid", "kid"}
 LESS |= {"reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
 MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
 MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
+
+Metrics = dict[str, Metric | MetricCollection]
 
 
 def direction(metric: str) -> Literal["min", "max"] | None:
@@ -57,14 +61,9 @@ class MeanLoss(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self, key: str = "value", **kwargs: Any) -> None:
-        """Starts with no images.
-
-        Args:
-            key: Which of the values given to `update` is averaged.
-            kwargs: The arguments of every torchmetrics Metric.
-        """
-        super().__init__(**kwargs)
+    def __init__(self, key: str = "value") -> None:
+        """Starts with no images; `key` says which of the values given to `update` is averaged."""
+        super().__init__()
         self.key = key
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
@@ -79,8 +78,18 @@ class MeanLoss(Metric):
         return self.total / self.count
 
 
+class MeanSSIM(MeanLoss):
+    """SSIM of images in [0, 1] by `structural_similarity`, the mean over the images."""
+
+    higher_is_better = True
+
+    def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        """Adds images `(B, C, H, W)` and their targets."""
+        super().update(len(preds), value=structural_similarity(preds, target).mean())
+
+
 class ActiveUnits(Metric):
-    """Number of latent dimensions whose mean varies over the data (Burda et al. 2016, arXiv 1509.00519)."""
+    """Number of latent dimensions whose mean has a variance above 0.01 (Burda et al. 2016, arXiv 1509.00519)."""
 
     higher_is_better = True
     full_state_update = False
@@ -88,16 +97,9 @@ class ActiveUnits(Metric):
     squares: Tensor
     count: Tensor
 
-    def __init__(self, latent_dim: int, threshold: float = 0.01, **kwargs: Any) -> None:
-        """Starts with no images.
-
-        Args:
-            latent_dim: Length of the code.
-            threshold: A dimension is active if the variance of its mean is above this.
-            kwargs: The arguments of every torchmetrics Metric.
-        """
-        super().__init__(**kwargs)
-        self.threshold = threshold
+    def __init__(self, latent_dim: int) -> None:
+        """Starts with no images, for codes of length `latent_dim`."""
+        super().__init__()
         self.add_state("total", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("squares", torch.zeros(latent_dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
@@ -111,7 +113,7 @@ class ActiveUnits(Metric):
     def compute(self) -> Tensor:
         """The number of active dimensions, as a float."""
         variance = self.squares / self.count - (self.total / self.count).square()
-        return (variance > self.threshold).sum().float()
+        return (variance > 0.01).sum().float()
 
 
 class NormalizedError(Metric):
@@ -125,13 +127,9 @@ class NormalizedError(Metric):
     total: Tensor
     targets: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
-        """Starts with no images.
-
-        Args:
-            kwargs: The arguments of every torchmetrics Metric.
-        """
-        super().__init__(**kwargs)
+    def __init__(self) -> None:
+        """Starts with no images."""
+        super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
@@ -150,56 +148,59 @@ class NormalizedError(Metric):
         return (self.total / count) / (distances / (count * (count - 1)))
 
 
-class PiecewiseSSIM(StructuralSimilarityIndexMeasure):
-    """SSIM of images in [0, 1], in float32 under mixed precision too, whose convolutions would spoil it.
+class _OfEveryClass(Metric):
+    """A mean over the classes, each against the others: NaN where a class has no image.
 
-    It takes a few images at a time, since torchmetrics holds some twenty copies of what it is given.
+    torchmetrics counts such a class as 0 in the ROC AUC, and leaves it out of the average precision.
     """
 
-    pixels = 2**22
+    num_classes: int
+    target: list[Tensor]
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Adds images `(B, C, H, W)` and their targets."""
-        count = max(1, self.pixels // preds[0].numel())
-        with torch.autocast(preds.device.type, enabled=False):
-            for piece in zip(preds.split(count), target.split(count), strict=True):
-                super().update(*piece)
+    def compute(self) -> Tensor:
+        """The mean over the classes."""
+        labels = dim_zero_cat(self.target) if len(self.target) else torch.empty(0, dtype=torch.long)
+        if torch.bincount(labels, minlength=self.num_classes).min() == 0:
+            return torch.tensor(torch.nan, device=self.device)
+        mean: Tensor = super().compute()  # type: ignore[safe-super]
+        return mean
+
+
+class _AUROC(_OfEveryClass, MulticlassAUROC):  # type: ignore[misc]
+    pass
+
+
+class _AveragePrecision(_OfEveryClass, MulticlassAveragePrecision):  # type: ignore[misc]
+    pass
+
+
+def mean_losses(prefix: str, *names: str) -> MetricCollection:
+    """The mean over a split of `value`, called `loss`, and of each other value that `update` is given by its name."""
+    metrics: Metrics = {"loss": MeanLoss(), **{name: MeanLoss(name) for name in names}}
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
 def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
-    """Loss, MSE, PSNR and SSIM of images in [0, 1].
+    """Loss, MSE over all pixels, and PSNR and SSIM as means over the images.
 
-    PSNR and SSIM are computed per image and then averaged; the MSE is over all pixels.
-
-    Args:
-        prefix: Put before each name, for example `val/`.
-        postfix: Put after each name.
-
-    Returns:
-        A collection updated with `value`, `weight`, `preds` and `target`, the last two `(B, C, H, W)`.
+    It is updated with `value` (the loss), `weight` (images), and `preds` and `target` `(B, C, H, W)` in [0, 1].
     """
-    metrics: dict[str, Metric | MetricCollection] = {
+    metrics: Metrics = {
         "loss": MeanLoss(),
         "mse": MeanSquaredError(),
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
-        "ssim": PiecewiseSSIM(data_range=1.0),
+        "ssim": MeanSSIM(),
     }
     return MetricCollection(metrics, prefix=prefix, postfix=postfix, compute_groups=False)
 
 
 def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") -> MetricCollection:
-    """Loss, accuracy and macro F1 over the whole split; images with label -1 (unlabelled) do not count.
+    """Loss, under the name `loss`, accuracy and macro F1 over the whole split; images with label -1 do not count.
 
-    Args:
-        num_classes: Number of classes.
-        prefix: Put before each name, for example `val/`.
-        loss: Name of the loss.
-
-    Returns:
-        A collection updated with `value`, `weight`, `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
+    It is updated with `value` (the loss), `weight` (images), `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
-    metrics: dict[str, Metric | MetricCollection] = {
+    metrics: Metrics = {
         loss: MeanLoss(),
         "accuracy": MulticlassAccuracy(average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
@@ -207,52 +208,19 @@ def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") ->
     return MetricCollection(metrics, prefix=prefix)
 
 
-def probability_metrics(num_classes: int) -> dict[str, Metric | MetricCollection]:
+def probability_metrics(num_classes: int) -> Metrics:
     """ROC AUC, average precision and expected calibration error over the whole split, without label -1.
 
     The first two are means over the classes, each against the others, so that neither of two classes is the positive
     one, and NaN where the split lacks a class; the calibration error compares the probability of the predicted class
-    with the accuracy, in 15 bins.
-
-    Args:
-        num_classes: Number of classes.
-
-    Returns:
-        Metrics updated with `preds` (probabilities `(B, num_classes)`) and `target` `(B,)`.
+    with the accuracy, in 15 bins. They are updated with `preds` (probabilities `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
     return {
-        "auroc": MeanAUROC(average="macro", **options),
-        "average_precision": MeanAveragePrecision(average="macro", **options),
+        "auroc": _AUROC(average="macro", **options),
+        "average_precision": _AveragePrecision(average="macro", **options),
         "calibration_error": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
     }
-
-
-class MeanAUROC(MulticlassAUROC):
-    """ROC AUC of each class against the others, the mean over the classes; NaN where a class has no image.
-
-    torchmetrics counts such a class as 0.
-    """
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """The mean over the classes."""
-        return super().compute() if _has_all_classes(self) else torch.tensor(torch.nan, device=self.device)
-
-
-class MeanAveragePrecision(MulticlassAveragePrecision):
-    """Average precision of each class against the others, the mean over the classes; NaN where a class has no image.
-
-    torchmetrics leaves such a class out.
-    """
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """The mean over the classes."""
-        return super().compute() if _has_all_classes(self) else torch.tensor(torch.nan, device=self.device)
-
-
-def _has_all_classes(metric: MulticlassAUROC | MulticlassAveragePrecision) -> bool:
-    labels = dim_zero_cat(metric.target) if len(metric.target) else torch.empty(0, dtype=torch.long)
-    return bool(torch.bincount(labels, minlength=metric.num_classes).min() > 0)
 
 
 def reset(metric: Metric | MetricCollection) -> None:

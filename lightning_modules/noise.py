@@ -10,18 +10,11 @@ _STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293
 
 
 def fixed_noise(inputs: Tensor, count: int, length: int, start: int = 0) -> Tensor:
-    """Draws standard normal numbers by a hash of each image, so that its bound is the same in any batch and process.
+    """Draws standard normal noise `(count, B, length)` by a hash of each image `(B, ...)`, or of what stands for it.
 
-    Numbers from a generator would change with the size of the batches, and with the processes that share a split.
-
-    Args:
-        inputs: Images, or what stands for them, `(B, ...)`; those that agree in some 4,000 places get equal noise.
-        count: Draws per image.
-        length: Numbers per draw.
-        start: Index of the first draw, where earlier ones were asked for before.
-
-    Returns:
-        Noise `(count, B, length)`.
+    So its bound is the same in any batch and process: numbers from a generator would change with the size of the
+    batches, and with the processes that share a split. Images that agree in some 4,000 places get equal noise. With
+    `start`, the first draws are left out.
     """
     some = inputs.detach().flatten(1)
     bits = some[:, :: max(1, some.shape[1] // 4096)].float().contiguous().view(torch.int32).long()
@@ -33,6 +26,13 @@ def fixed_noise(inputs: Tensor, count: int, length: int, start: int = 0) -> Tens
     uniform = (((numbers >> 41) & (2**23 - 1)).float() + 0.5) / 2**23
     normal = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
     return normal.view(len(inputs), count, length).transpose(0, 1)
+
+
+def noise_like(mean: Tensor, count: int, fixed_by: Tensor | None) -> Tensor:
+    """Standard normal noise `(count, B, D)` for means `(B, D)`: drawn anew, or that of `fixed_noise` for a tensor."""
+    if fixed_by is not None:
+        return fixed_noise(fixed_by, count, mean.shape[1])
+    return torch.randn(count, *mean.shape, device=mean.device, dtype=mean.dtype)
 
 
 def _mix(value: Tensor) -> Tensor:

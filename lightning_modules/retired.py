@@ -16,12 +16,7 @@ SEMI_SUPERVISED = ("vat", "auxiliary_decoder", "reconstruction_weight")
 
 
 def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Class path and arguments of a model as this version has them.
-
-    Args:
-        class_path: As an earlier version wrote it, or this one.
-        arguments: Arguments of the class.
-    """
+    """Class path and arguments of a model as this version has them."""
     if class_path.rpartition(".")[2] != "Classifier" or "vat" not in arguments:
         return class_path, dict(arguments)
     if arguments["vat"] is not None:
@@ -32,9 +27,7 @@ def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[st
 def renewed_checkpoint(path: str | Path, name: str) -> str | Path | io.BytesIO:
     """A checkpoint whose hyperparameters are those of this version: its path, if they are that already.
 
-    Args:
-        path: The `.ckpt` file.
-        name: Name of the class that is to be built, where the checkpoint does not say.
+    `name` is the class that is to be built, where the checkpoint does not say.
     """
     checkpoint = load_checkpoint(path)
     given = checkpoint.get("hyper_parameters", {})
@@ -50,11 +43,7 @@ def renewed_checkpoint(path: str | Path, name: str) -> str | Path | io.BytesIO:
 
 
 def renewed_config(config: Any) -> Any:
-    """A configuration as this version has it: itself, if nothing in it is of an earlier one.
-
-    Args:
-        config: What a `config.yaml` holds.
-    """
+    """What a `config.yaml` holds, as this version has it: itself, if nothing in it is of an earlier one."""
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("init_args"), dict):
         return config

@@ -69,15 +69,10 @@ class SemiSupervisedClassifier(Classifier):
         with in_evaluation(self):
             divergence, entropy = self.vat(lambda moved: self._head(self.encode(moved)), images, logits)
         loss = self._supervised_loss(each, labels) + self.vat.weight * divergence + self.vat.entropy_weight * entropy
-        found = {"adversarial_kl": divergence, "entropy": entropy}
+        values = {"adversarial_kl": divergence, "entropy": entropy}
         if self.auxiliary_decoder is not None:
-            found["mse"] = F.mse_loss(full(self.auxiliary_decoder(code)), images)
-            loss = loss + self.reconstruction_weight * found["mse"]
+            values["mse"] = F.mse_loss(full(self.auxiliary_decoder(code)), images)
+            loss = loss + self.reconstruction_weight * values["mse"]
         self.train_metrics.update(value=loss.detach(), weight=len(images), preds=logits.detach(), target=labels)
-        self.train_unlabeled.update(weight=len(images), **{key: value.detach() for key, value in found.items()})
+        self.train_unlabeled.update(weight=len(images), **{key: value.detach() for key, value in values.items()})
         return StepOutput(loss=loss, code=code, label=labels, logits=logits)
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the training metrics of the epoch."""
-        self._log_metrics(self.train_unlabeled)
-        super().on_train_epoch_end()

@@ -6,20 +6,20 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torch.nn import functional as F
 
 from preimage.checks import check_range
 
 from .autoencoder import Autoencoder, resize_to
 from .base import Batch, Split, StepOutput
-from .losses import bernoulli_nll, gaussian_log_density, gaussian_nll, kl_from_standard_normal
-from .metrics import ActiveUnits, MeanLoss
+from .metrics import ActiveUnits, MeanLoss, mean_losses
 from .networks.decoder import SigmoidDecoder
 from .networks.gaussian import GaussianEncoder
 from .networks.precision import full
-from .noise import fixed_noise
+from .noise import fixed_noise, noise_like
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
+BOUNDS = ("elbo", "kl", "reconstruction")
 
 
 class VAE(Autoencoder):
@@ -106,9 +106,10 @@ class VAE(Autoencoder):
         self.num_samples = num_samples
         self.importance_weighted = importance_weighted
         self.num_importance_samples = num_importance_samples
-        self.train_metrics = MetricCollection(_bounds(), prefix="train/", compute_groups=False)
+        self.train_metrics = mean_losses("train/", *BOUNDS)
         for metrics in (self.val_metrics, self.test_metrics):
-            metrics.add_metrics(_bounds() | {"active_units": ActiveUnits(latent_dim)})
+            metrics.add_metrics({name: MeanLoss(name) for name in BOUNDS})
+            metrics.add_metrics({"active_units": ActiveUnits(latent_dim)})
         if num_importance_samples:
             self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
 
@@ -136,46 +137,29 @@ class VAE(Autoencoder):
         return self.beta
 
     def log_likelihood(self, images: Tensor, num_samples: int) -> Tensor:
-        """Estimates log p(x) of images by importance sampling from the encoder (Burda et al. 2016, arXiv 1509.00519).
+        """Estimates log p(x) of images `(B, C, H, W)` in [0, 1], in nats `(B,)` (Burda et al. 2016, arXiv 1509.00519).
 
-        Args:
-            images: Images `(B, C, H, W)` in [0, 1].
-            num_samples: Codes drawn per image; the estimate is a lower bound in expectation, and the tighter the more.
-
-        Returns:
-            Nats per image `(B,)`.
+        It samples codes from the encoder: a lower bound in expectation, and the tighter the more samples.
         """
         mean, log_variance = self.encoder.posterior(images)
         total = torch.full_like(mean[:, 0], -math.inf)
         for start in range(0, num_samples, CHUNK):
             noise = fixed_noise(images, min(CHUNK, num_samples - start), self.latent_dim, start)
-            codes = self._draw(mean, log_variance, noise)
-            weights = self._log_weights(codes, mean, log_variance, self._nll(codes, images))
+            codes = mean + (0.5 * log_variance).exp() * noise
+            weights = _log_ratio(codes, noise, log_variance) - self._nll(codes, images)
             total = torch.logaddexp(total, weights.logsumexp(dim=0))
         return total - math.log(num_samples)
-
-    def _draw(self, mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-        """Draws codes `(S, B, D)` from the posteriors of B images, by standard normal noise of that shape."""
-        return mean + (0.5 * log_variance).exp() * noise
-
-    def _log_weights(self, codes: Tensor, mean: Tensor, log_variance: Tensor, nll: Tensor) -> Tensor:
-        """Importance weights `log p(x, z) - log q(z | x)` of codes `(S, B, D)`, in nats `(S, B)`."""
-        prior = gaussian_log_density(codes, torch.zeros_like(mean), torch.zeros_like(mean))
-        return prior - gaussian_log_density(codes, mean, log_variance) - nll
 
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         images = batch.images
         mean, log_variance = self.encoder.posterior(images)
-        if split == "train":
-            noise = torch.randn(self.num_samples, *mean.shape, device=mean.device, dtype=mean.dtype)
-        else:
-            noise = fixed_noise(images, self.num_samples, self.latent_dim)
-        codes = self._draw(mean, log_variance, noise)
+        noise = noise_like(mean, self.num_samples, fixed_by=None if split == "train" else images)
+        codes = mean + (0.5 * log_variance).exp() * noise  # (S, B, D)
         nll = self._nll(codes, images)
-        kl = kl_from_standard_normal(mean, log_variance)
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)  # from the standard normal, (B, D)
         bounds = {"reconstruction": nll.mean(), "kl": kl.sum(dim=1).mean()}
         if self.importance_weighted:
-            weights = self._log_weights(codes, mean, log_variance, nll)
+            weights = _log_ratio(codes, noise, log_variance) - nll
             bounds["elbo"] = (weights.logsumexp(dim=0) - math.log(self.num_samples)).mean()
             loss = -bounds["elbo"]
         else:
@@ -183,25 +167,25 @@ class VAE(Autoencoder):
             loss = bounds["reconstruction"] + self.kl_weight() * kl.mean(dim=0).clamp(min=self.free_bits).sum()
         outputs = StepOutput(loss=loss, code=mean, label=batch.labels, image=images)
         values = {name: value.detach() for name, value in bounds.items()} | {"value": loss.detach()}
-        if split == "train":
-            self.train_metrics.update(weight=len(images), **values)
-            return outputs
-        reconstruction = self.decode(mean)
-        target = resize_to(images, reconstruction)
+        if split != "train":
+            outputs["reconstruction"] = values["preds"] = self.decode(mean)
+            outputs["target"] = values["target"] = resize_to(images, values["preds"])
+            values["mean"] = mean
         if split == "test" and self.num_importance_samples:
             values["log_likelihood"] = self.log_likelihood(images, self.num_importance_samples).mean()
-        metrics = getattr(self, f"{split}_metrics")
-        metrics.update(weight=len(images), preds=reconstruction, target=target, mean=mean, **values)
-        return StepOutput(**outputs, reconstruction=reconstruction, target=target)
+        getattr(self, f"{split}_metrics").update(weight=len(images), **values)
+        return outputs
 
     def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """Negative log-likelihood `(S, B)` of images `(B, C, H, W)` given codes `(S, B, D)`."""
         logits = full(self.decoder.logits(codes.flatten(0, 1)))
         target = resize_to(images.repeat(len(codes), 1, 1, 1), logits)
         if self.likelihood == "bernoulli":
-            nll = bernoulli_nll(logits, target)
-        else:
-            nll = gaussian_nll(logits.sigmoid(), target, full(self.pixel_log_variance))
+            nll = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(dim=(1, 2, 3))
+        else:  # a fifth of the time that torch.distributions takes for each pixel's density
+            log_variance = full(self.pixel_log_variance)
+            squares = (logits.sigmoid() - target).square().sum(dim=(1, 2, 3)) * (-log_variance).exp()
+            nll = 0.5 * (squares + (log_variance + math.log(2 * math.pi)) * target[0].numel())
         return nll.view(len(codes), len(images))
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
@@ -209,10 +193,6 @@ class VAE(Autoencoder):
         return {"code": mean, "log_variance": log_variance, "label": batch.labels}
 
 
-def _bounds() -> dict[str, Metric | MetricCollection]:
-    return {
-        "loss": MeanLoss(),
-        "elbo": MeanLoss("elbo"),
-        "kl": MeanLoss("kl"),
-        "reconstruction": MeanLoss("reconstruction"),
-    }
+def _log_ratio(codes: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:
+    """`log p(z) - log q(z | x)` of codes `(S, B, D)`, drawn by noise of that shape, in nats `(S, B)`."""
+    return 0.5 * (noise.square() + log_variance - codes.square()).sum(dim=-1)

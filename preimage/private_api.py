@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-    from torchmetrics import Metric
 
 #: Methods with their arguments, and properties with None, that classes of ours call on themselves or override.
 METHODS: dict[str, dict[str, str | None]] = {
@@ -108,11 +107,6 @@ def is_compiled(module: nn.Module) -> bool:
 def has_pre_hook(module: nn.Module, hook: Callable[..., Any]) -> bool:
     """Whether the function is called before the module's forward; a second registration would call it twice."""
     return hook in module._forward_pre_hooks.values()
-
-
-def metric_defaults(metric: Metric) -> dict[str, Any]:
-    """What the states of a metric are reset to, to be changed; in the type of a module they would lose digits."""
-    return metric._defaults
 
 
 def typed_actions(parser: ArgumentParser) -> list[Any]:

@@ -7,14 +7,7 @@ class SigmoidDecoder(nn.Sequential):
     """Layers from codes to images in [0, 1], of which the last is a sigmoid of the pixels' logits."""
 
     def __init__(self, *layers: nn.Module) -> None:
-        """Takes the layers.
-
-        Args:
-            layers: Networks from codes `(B, ...)` to images `(B, C, H, W)`; the last is `nn.Sigmoid`.
-
-        Raises:
-            ValueError: The last layer is another one.
-        """
+        """Takes the layers, from codes `(B, ...)` to images `(B, C, H, W)`; the last must be `nn.Sigmoid`."""
         super().__init__(*layers)
         if not isinstance(layers[-1], nn.Sigmoid):
             raise ValueError(f"a decoder with logits must end in a Sigmoid, not in {type(layers[-1]).__name__}")

@@ -35,8 +35,7 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, C, H, W)` to the means of their codes `(B, latent_dim)`."""
-        mean: Tensor = self.mean(self.trunk(images))
-        return full(mean)
+        return self.posterior(images)[0]
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps images `(B, C, H, W)` to mean and log-variance of their codes, each `(B, latent_dim)`."""

@@ -10,20 +10,12 @@ from preimage.private_api import has_pre_hook
 
 
 def full(values: Tensor) -> Tensor:
-    """The values in float32, in which losses and metrics are computed; those of a network in float64 stay as they are.
-
-    Args:
-        values: What a network gives, of any shape.
-    """
+    """The values in float32, in which losses and metrics are computed; those in float64 stay as they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def follow_dtype(model: nn.Module) -> None:
-    """Has every layer of a model take its inputs in the type of its weights, so that images and codes may be exact.
-
-    Args:
-        model: The model; its own parameters are no layer's.
-    """
+    """Has every layer of a model take its inputs in the type of its weights, so that images and codes may be exact."""
     for layer in model.modules():
         weights = [] if layer is model else [p for p in layer.parameters(recurse=False) if p.is_floating_point()]
         if weights and not has_pre_hook(layer, _cast):  # a test after the training finds it there

@@ -58,9 +58,10 @@ def test_both_stages_run(run: Run, butterflies: list[str], overlay: list[str]) -
         assert (runs / folder / "version_0/images/confusion/test.png").is_file()
 
 
-def test_own_images(run: Run, butterflies: list[str]) -> None:
-    runs = run("fit", *config("images/vae.yaml"), *butterflies, *SMALL)
-    assert (runs / "vae/version_0/images/samples/test.png").is_file()
+@pytest.mark.parametrize("name", ["vae", "vae_cpu"])
+def test_own_images(run: Run, butterflies: list[str], name: str) -> None:
+    runs = run("fit", *config(f"images/{name}.yaml"), *butterflies, *SMALL)
+    assert (runs / name / "version_0/images/samples/test.png").is_file()
 
 
 def test_a_wrong_number_of_classes_is_named(fails: Fails, butterflies: list[str]) -> None:

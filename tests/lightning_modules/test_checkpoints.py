@@ -1,13 +1,15 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
-from lightning_modules import MNISTEncoder
-from lightning_modules.checkpoints import load_checkpoint, load_part
+from lightning_modules import Autoencoder, MNISTEncoder
+from lightning_modules.checkpoints import check_start, load_checkpoint, load_part
 from preimage.__main__ import main
 from tests.conftest import QUICK, Fails, Run
 from tests.preimage.test_cli import values
@@ -120,10 +122,23 @@ CANNOT_GO_ON = [
 
 
 @pytest.mark.parametrize(
-    ("command", "change", "said"),
-    [*(("test", *case) for case in DAMAGED), *(("fit", *case) for case in (*DAMAGED, *CANNOT_GO_ON))],
+    ("loop", "change", "said"),
+    [*(("test_loop", *case) for case in DAMAGED), *(("fit_loop", *case) for case in (*DAMAGED, *CANNOT_GO_ON))],
 )
-def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+def test_a_damaged_checkpoint_is_refused(
+    tmp_path: Path, trained: Path, loop: str, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    model = Autoencoder.load_from_checkpoint(trained, weights_only=True)
+    checkpoint = torch.load(trained, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'last.ckpt'} ")) as error:
+        check_start(tmp_path / "last.ckpt", model, loop, getattr(Trainer(logger=False), loop).state_dict())
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("command", "change", "said"), [("test", *DAMAGED[-1]), ("fit", *CANNOT_GO_ON[-1])])
+def test_it_is_refused_before_anything_is_written(
     fails: Fails, tmp_path: Path, trained: Path, command: str, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
     checkpoint = torch.load(trained, weights_only=True)

@@ -1,21 +1,27 @@
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from sklearn.datasets import load_sample_images
 from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics import MetricCollection
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 
+from lightning_modules import ssim
 from lightning_modules.metrics import (
     ActiveUnits,
     MeanLoss,
+    MeanSSIM,
     NormalizedError,
-    PiecewiseSSIM,
     classification_metrics,
     direction,
     probability_metrics,
     reconstruction_metrics,
 )
+from lightning_modules.ssim import structural_similarity as ssim_of_batch
+from tests.conftest import Digits
+
+SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": 0}
 
 
 def test_reconstruction_metrics_against_scikit_image() -> None:
@@ -36,20 +42,47 @@ def test_reconstruction_metrics_against_scikit_image() -> None:
     assert values["val/psnr"] == pytest.approx(np.mean(psnr), rel=1e-4)
     pooled = 10 * np.log10(1 / values["val/mse"])
     assert abs(values["val/psnr"] - pooled) > 1  # per image, not pooled over the data set
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    ssim = [structural_similarity(a, b, channel_axis=0, **options) for a, b in pairs]
-    assert values["val/ssim"] == pytest.approx(np.mean(ssim), abs=2e-2)  # they treat the border differently
+    similarities = [structural_similarity(a, b, **SSIM) for a, b in pairs]
+    assert values["val/ssim"] == pytest.approx(np.mean(similarities), abs=1e-4)
 
 
-def test_ssim_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    preds = target.square()
-    whole, pieces = StructuralSimilarityIndexMeasure(data_range=1.0), PiecewiseSSIM(data_range=1.0)
-    monkeypatch.setattr(PiecewiseSSIM, "pixels", 2 * 3 * 32 * 32 + 1)  # two images, and one at the end
-    for metric in (whole, pieces):
-        metric.update(preds[:5], target[:5])
-        metric.update(preds[5:], target[5:])
-    assert torch.allclose(torch.as_tensor(pieces.compute()), torch.as_tensor(whole.compute()))
+@pytest.fixture(params=["digits", "gray photos", "photos"])
+def pictures(request: pytest.FixtureRequest, digits: Digits) -> torch.Tensor:
+    if request.param == "digits":
+        return torch.from_numpy(digits[0][:20])[:, None] / 255
+    photos = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2) / 255
+    crops = torch.cat([photos[..., place : place + 50, place : place + 90] for place in (0, 120, 240)])
+    return crops if request.param == "photos" else crops.mean(dim=1, keepdim=True)
+
+
+def test_ssim_is_that_of_scikit_image(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+    preds = (0.8 * pictures + 0.1 * noise + 0.05).clamp(0, 1)
+    expected = [structural_similarity(a, b, **SSIM) for a, b in zip(preds.numpy(), pictures.numpy(), strict=True)]
+    assert ssim_of_batch(preds, pictures).tolist() == pytest.approx(expected, abs=1e-5)
+    monkeypatch.setattr(ssim, "PIECE", 2 * pictures[0].numel() + 1)  # two images at a time
+    processes = MeanSSIM(), MeanSSIM()  # of different size, as the last batches of a split
+    for metric, part in zip(processes, (slice(0, 1), slice(1, None)), strict=True):
+        metric.update(preds[part], pictures[part])
+    processes[0].merge_state(processes[1])
+    assert float(processes[0].compute()) == pytest.approx(np.mean(expected), abs=1e-5)
+    assert ssim_of_batch(pictures, pictures).tolist() == pytest.approx([1.0] * len(pictures), abs=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 5), (1, 1), (10, 24)])
+def test_the_window_of_ssim_is_cut_to_a_small_image(height: int, width: int) -> None:
+    images = torch.rand(2, 1, 1, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sides = [min(11, length - 1 + length % 2) for length in (height, width)]
+    rows, columns = (np.exp(-((np.arange(side) - side // 2) ** 2) / (2 * 1.5**2)) for side in sides)
+    weights = np.outer(rows, columns).ravel()
+    values = []
+    for pair in zip(
+        *(sliding_window_view(image[0, 0].numpy(), sides).reshape(-1, weights.size) for image in images), strict=True
+    ):
+        (a, b), covariance = np.average(pair, axis=1, weights=weights), np.cov(pair, aweights=weights, ddof=0)
+        ratio = (2 * a * b + 1e-4) / (a**2 + b**2 + 1e-4)
+        values.append(ratio * (2 * covariance[0, 1] + 9e-4) / (covariance.trace() + 9e-4))
+    assert float(ssim_of_batch(*images)) == pytest.approx(np.mean(values), rel=1e-9)
 
 
 def test_metrics_of_images_are_float32_under_mixed_precision() -> None:

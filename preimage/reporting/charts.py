@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from .runs import Group, Run, mean_and_deviation
+from .tables import METRICS
 
-METRICS = {"mse": "MSE", "psnr": "PSNR, dB", "ssim": "SSIM", "accuracy": "Accuracy, %"}
+_CURVES = ("mse", "psnr", "ssim", "accuracy")
 PALETTE = [str(colour) for colour in TABLEAU_COLORS.values()]
 MOST_POINTS = 200
 WIDTH, HEIGHT = 4.6, 3.2  # inches
@@ -48,9 +49,9 @@ def curve_figures(groups: Sequence[Group], colours: Mapping[str, str]) -> list[F
     """
     figures = []
     panels: dict[str, Axes] = {}
-    for metric in ("loss", *METRICS):
+    for metric in ("loss", *_CURVES):
         for group in groups:
-            title = METRICS.get(metric, f"Loss of {group.model}")
+            title = f"Loss of {group.model}" if metric == "loss" else _headed(metric)
             curves = [(run, split) for run in group.runs for split in ("train", "val")]
             for run, split in curves:
                 epochs, values = _curve(run, f"{split}/{metric}")
@@ -153,9 +154,15 @@ def svg(figure: Figure) -> str:
     return " ".join(short.split())
 
 
+def _headed(metric: str) -> str:
+    heading = METRICS[metric].heading
+    return heading[0].upper() + heading[1:]
+
+
 def _curve(run: Run, key: str) -> tuple[list[float], list[float]]:
     """Epochs and values of a metric, at most so many."""
-    scale = 100 if key.endswith("accuracy") else 1
+    metric = METRICS.get(key.partition("/")[2])
+    scale = metric.scale if metric else 1
     # What is no number, or so large that no axis can hold it, is left out.
     rows = [row for row in run.metrics if all(abs(row.get(name, math.nan)) < 1e30 for name in ("epoch", key))]
     points = sorted({row["epoch"] + 1: row[key] * scale for row in rows}.items())

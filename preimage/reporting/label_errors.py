@@ -6,7 +6,7 @@ from typing import Any
 
 from .charts import PALETTE
 from .runs import mean_and_deviation
-from .tables import as_number, markdown_table
+from .tables import METRICS, as_number, markdown_table
 
 #: Test errors in percent over the seeds, by data set, method and number of labels.
 Errors = dict[str, dict[str, dict[int, list[float]]]]
@@ -56,4 +56,5 @@ def _cell(errors: list[float]) -> str:
     if not errors:
         return ""
     mean, deviation = mean_and_deviation(errors)
-    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else "")
+    write = METRICS["accuracy"].text
+    return f"{write(mean / 100)}" + (f" ± {write(deviation / 100)}" if deviation is not None else "")

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from .charts import PALETTE, curve_figures, describe, error_figure, few_label_figure, svg
 from .label_errors import COLOURS, errors_of
 from .pictures import Comparison, data_uri, kinds_of, load
+from .results import best_cells, cell, shown
 from .runs import Findings, Group, Run, Table, mean_and_deviation
-from .tables import Column, as_number, best_cells, cell, number, shortened, shown
+from .tables import METRICS, PROBES_NOTE, Column, as_number, shortened
 
 _TITLES = {
     "code_plane": "Plane of the code",
@@ -135,14 +136,17 @@ def _results(groups: Sequence[Group], columns: Sequence[Column], colours: dict[s
             row.append(Cell(text, mean if math.isfinite(mean) else "", style.strip(), deviation))
         rows.append(row)
     note = "Mean ± standard deviation over seeds, on the test split. "
-    yield "note", note + "Shaded: the best mean on its data set. Click a heading to sort."
+    yield "note", f"{note}{PROBES_NOTE} Shaded: the best mean on its data set. Click a heading to sort."
     yield (
         "table",
         {
             "name": "Results of all models",
             "fixed": len(fixed),
             "sections": Counter(column.section for column in columns),
-            "head": [*fixed, *((column.title, "section-start" * (column.key in starts)) for column in columns)],
+            "head": [
+                *fixed,
+                *((column.metric.heading, "section-start" * (column.key in starts)) for column in columns),
+            ],
             "rows": rows,
         },
     )
@@ -180,7 +184,7 @@ def _comparison(comparison: Comparison) -> Iterator[Block]:
     rows = [("test image", "", comparison.originals, "Images of the test split")]
     for group, strip in comparison.rows:
         values = group.samples("reconstruction/psnr")
-        psnr = f"{number('psnr', mean_and_deviation(values)[0])} dB" if values else ""
+        psnr = f"{METRICS['psnr'].text(mean_and_deviation(values)[0])} dB" if values else ""
         rows.append((group.short_label, psnr, strip, f"The same images rebuilt by {group.short_label}"))
     yield "heading", comparison.data
     yield "strips", rows

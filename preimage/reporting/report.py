@@ -12,8 +12,9 @@ from preimage.reporting.charts import describe, svg
 from preimage.reporting.label_errors import error_table, errors_of
 from preimage.reporting.page import error_figures, write_page
 from preimage.reporting.pictures import Comparison, compare, drawn
+from preimage.reporting.results import markdown_results, shown, write_csv
 from preimage.reporting.runs import Findings, Table, read_findings
-from preimage.reporting.tables import columns_of, markdown_results, markdown_table, plain, shortened, shown, write_csv
+from preimage.reporting.tables import PROBES_NOTE, Column, columns_of, markdown_table, plain, shortened
 
 MARKERS = re.compile(r"^(<!-- report:begin -->\r?\n)(.*?)^(<!-- report:end -->)", re.DOTALL | re.MULTILINE)
 
@@ -29,7 +30,7 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     """
     marked = _split(readme) if readme is not None else None  # a missing marker ends it before anything is written
     findings = read_findings(folders)
-    columns = columns_of(findings.groups)
+    columns = _columns(findings)
     comparisons = compare(findings.groups)
     pictures = _write_pictures(out / "images", findings, comparisons)
     write_atomically(out / "results.csv", lambda path: write_csv(path, findings.groups))
@@ -46,6 +47,10 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     for path in findings.unread:
         print(f"{path}: cannot be read")
     print(*(out / name for name in ("report.md", "results.csv", "index.html")), sep="\n")
+
+
+def _columns(findings: Findings) -> list[Column]:
+    return columns_of(key for group in findings.groups for run in group.runs for key in run.values)
 
 
 def _split(readme: Path) -> tuple[str, str]:
@@ -74,8 +79,8 @@ def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comp
 
 def _body(findings: Findings, pictures: dict[Path, str], base: Path) -> str:
     """The results in Markdown, for a file in the folder `base`."""
-    note = "Mean ± standard deviation over seeds, on the test split."
-    parts = [note, markdown_results(findings.groups, columns_of(findings.groups))]
+    note = f"Mean ± standard deviation over seeds, on the test split. {PROBES_NOTE}"
+    parts = [note, markdown_results(findings.groups, _columns(findings))]
     tables = [error_table(errors_of(table.rows)) for table in findings.label_efficiency]
     parts += [f"### Label efficiency\n\n{text}" for text in tables]
     parts += [f"![{plain(text)}]({quote(relpath(path, base))})" for path, text in pictures.items()]

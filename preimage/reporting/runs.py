@@ -14,6 +14,8 @@ from typing import Any
 
 from preimage.files import DATA_PLACES, read_metrics, read_plain, run_name
 
+from .tables import figures
+
 # What makes an experiment what it is; other options watch it, and come and go with versions of this project.
 _EXPERIMENT = ("model", "data", "trainer", "checkpoint")
 # What says where and how a run went, not what it trained.
@@ -40,13 +42,7 @@ class Run:
         FID and KID carry the name of the network that they were measured with, so that no two are ever averaged. The
         errors of the run's own test stand in for those of an evaluation that it does not have.
         """
-        values = _numbers(self.evaluation)
-        generation = self.evaluation.get("generation")
-        if isinstance(generation, dict):
-            extractor = generation.get("extractor") or "unnamed"
-            for key in ("fid", "kid"):
-                if (value := values.pop(f"generation/{key}", None)) is not None:
-                    values[f"generation/{key}/{extractor}"] = value
+        values = figures(self.evaluation)
         tested = {key: value for row in self.metrics for key, value in row.items() if key.startswith("test/")}
         rebuilt = any(key.startswith("reconstruction/") for key in values)
         for key, value in tested.items():
@@ -226,15 +222,6 @@ def _read_table(path: Path) -> Table | None:
     except (OSError, ValueError, csv.Error):
         return None
     return Table(path, rows) if rows else None
-
-
-def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
-    """The numbers of nested dictionaries by path; an evaluation that someone edited may hold anything."""
-    if isinstance(tree, dict):
-        parts = [_numbers(value, f"{prefix}/{key}" if prefix else str(key)) for key, value in tree.items()]
-        return {key: value for part in parts for key, value in part.items()}
-    known = isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree)
-    return {prefix: float(tree)} if known else {}
 
 
 def _experiment(run: Run) -> Any:

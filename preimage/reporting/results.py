@@ -1,78 +1,53 @@
 """The results of groups of runs as rows and columns, in Markdown and CSV."""
 
-import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from .runs import Group, Table, mean_and_deviation
-from .tables import COST, SECTIONS, Column, in_order, markdown_table
+import pandas as pd
 
-_ATLAS = {
-    "layer": "layer",
-    "shape": "features",
-    "parameters": "decoder's parameters",
-    "minutes": "minutes",
-    "psnr_64": "PSNR, dB",
-    "ssim_64": "SSIM",
-    "normalized_error_64": "normalised error",
-    "feature_error": "feature error",
-    "psnr_64_few": "PSNR on the images of the search",
-    "psnr_64_search": "PSNR of the search",
-}
+from .runs import Group
+from .tables import COST, METRICS, SECTIONS, Column, in_order, markdown_table
 
-
-def shown(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of a CSV file, without empty columns; of an atlas, what matters."""
-    keys = [key for key in table.rows[0] if any(row.get(key) for row in table.rows)]
-    if table.path.name == "atlas.csv":
-        keys = [key for key in _ATLAS if key in keys]
-    titles = [_ATLAS.get(key, key.replace("_", " ")) for key in keys]
-    return titles, [[row.get(key, "") for key in keys] for row in table.rows]
+_ATLAS = ["layer", "shape", "parameters", "minutes", "psnr_64", "ssim_64", "normalized_error_64", "feature_error"]
+_ATLAS += ["psnr_64_few", "psnr_64_search"]
 
 
 def cell(group: Group, column: Column) -> str:
     """Mean ± standard deviation, with the number of seeds where some lack the value; empty where all do."""
-    values = group.samples(column.key)
-    if not values:
+    if column.key not in group.figures.index:
         return ""
-    mean, deviation = mean_and_deviation(values)
-    text = column.metric.text(mean)
-    if deviation is not None and not (deviation == 0 and column.key in COST):
-        text += f" ± {column.metric.text(deviation)}"
-    return text if len(values) == len(group.runs) else f"{text} ({len(values)} of {len(group.runs)})"
+    mean, deviation, count = group.figures.loc[column.key]
+    is_same_cost = deviation == 0 and column.key in COST
+    text = column.metric.text(mean) if is_same_cost else column.metric.text(mean, deviation)
+    seeds = len(group.measured)
+    return text if count == seeds else f"{text} ({count:.0f} of {seeds})"
 
 
 def best_cells(groups: Sequence[Group], columns: Sequence[Column]) -> set[tuple[str, str]]:
     """Label and key of the best mean of each data set, where less or more is better and several have the value."""
     best = set()
-    for column in columns:
-        for data in {group.data for group in groups} if column.metric.better else ():
-            means = {
-                group.label: mean_and_deviation(values)[0] * column.metric.better
-                for group in groups
-                if group.data == data and (values := group.samples(column.key))
-            }
-            if len(means) > 1:
-                best.add((max(means, key=lambda label: means[label]), column.key))
+    for data in {group.data for group in groups}:
+        means = pd.DataFrame({group.label: group.figures["mean"] for group in groups if group.data == data})
+        for column in (column for column in columns if column.metric.better and column.key in means.index):
+            values = means.loc[column.key].dropna() * column.metric.better
+            if len(values) > 1:
+                best.add((str(values.idxmax()), column.key))
     return best
 
 
 def write_csv(path: Path, groups: Sequence[Group]) -> None:
     """Writes a row per group: mean, standard deviation and count of every figure, in full precision."""
-    keys = in_order(key for group in groups for run in group.runs for key in run.values)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        names = [name for key in keys for name in (key, f"{key}/sd", f"{key}/count")]
-        writer.writerow(["label", "model", "data", "runs", "seeds", *names])
-        for group in groups:
-            row: list[Any] = [group.label, group.model, group.data, len(group.runs)]
-            row.append(" ".join(str(run.seed) for run in group.runs))
-            for key in keys:
-                values = group.samples(key)
-                mean, deviation = mean_and_deviation(values) if values else ("", None)
-                row += [mean, "" if deviation is None else deviation, len(values)]
-            writer.writerow(row)
+    keys = in_order(key for group in groups for key in group.figures.index)
+    rows = []
+    for group in groups:
+        seeds = " ".join(str(run.seed) for run in group.measured)
+        row = {"label": group.label, "model": group.model, "data": group.data, "runs": len(group.measured)}
+        row |= {"seeds": seeds}
+        for key, mean, deviation, count in group.figures.reindex(keys).itertuples():
+            row |= {key: mean, f"{key}/sd": deviation, f"{key}/count": 0 if pd.isna(count) else int(count)}
+        rows.append(row)
+    pd.DataFrame(rows, columns=None if rows else ["label", "model", "data", "runs", "seeds"]).to_csv(path, index=False)
 
 
 def markdown_results(groups: Sequence[Group], columns: Sequence[Column]) -> str:
@@ -82,7 +57,7 @@ def markdown_results(groups: Sequence[Group], columns: Sequence[Column]) -> str:
     for section in SECTIONS:
         chosen = [column for column in columns if column.section == section]
         rows = [
-            [group.short_label, *([group.data] if several else []), str(len(group.runs)), *cells]
+            [group.short_label, *([group.data] if several else []), str(len(group.measured)), *cells]
             for group in groups
             if any(cells := [cell(group, column) for column in chosen])
         ]
@@ -90,3 +65,24 @@ def markdown_results(groups: Sequence[Group], columns: Sequence[Column]) -> str:
             header = ["model", *(["data"] if several else []), "seeds", *(column.metric.heading for column in chosen)]
             parts.append(f"### {section}\n\n{markdown_table(header, rows)}")
     return "\n".join(parts)
+
+
+def shown(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """A CSV file as a table for people: without empty columns, and of an atlas, what matters."""
+    rows = rows.loc[:, (rows != "").any()]
+    if name == "atlas.csv":
+        rows = rows[[key for key in _ATLAS if key in rows]]
+    return rows.rename(columns=_title).map(_shortened)
+
+
+def _title(key: str) -> str:
+    metric = METRICS.get(key.removesuffix("_64")) if key.endswith("_64") else None
+    return metric.heading if metric else key.replace("_", " ")
+
+
+def _shortened(text: str) -> str:
+    """Writes a number with four digits, and leaves any other text as it is."""
+    value = float(pd.to_numeric(text, errors="coerce"))
+    if not math.isfinite(value):
+        return text
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"

@@ -24,11 +24,12 @@ class Metric(NamedTuple):
         """What a value is multiplied by: shares of one are shown in percent."""
         return 100 if self.unit == "%" else 1
 
-    def text(self, value: float) -> str:
-        """Writes a value, without its unit."""
-        if not math.isfinite(value):
-            return str(value)
-        return f"{value * self.scale:{'.4g' if self.decimals is None else f',.{self.decimals}f'}}"
+    def text(self, value: float, deviation: float = math.nan) -> str:
+        """Writes a value without its unit, and its standard deviation if there is one."""
+        if not math.isfinite(deviation):
+            form = ".4g" if self.decimals is None else f",.{self.decimals}f"
+            return f"{value * self.scale:{form}}"
+        return f"{self.text(value)} ± {self.text(deviation)}"
 
 
 #: Every kind of figure by its key, in the order of the columns.
@@ -43,6 +44,7 @@ METRICS = {
     "knn": Metric("kNN", 2, 1, "%"),
     "mlp": Metric("MLP probe", 2, 1, "%"),
     "accuracy": Metric("accuracy", 2, 1, "%"),
+    "error": Metric("test error", 2, -1, "%"),
     "f1": Metric("F1", 2, 1, "%"),
     "auroc": Metric("ROC AUC", None, 1),
     "average_precision": Metric("average precision", None, 1),
@@ -61,11 +63,7 @@ METRICS = {
 PROBES_NOTE = (
     "A linear probe is fitted to its optimum on the frozen code; this run's head is what the run itself has trained."
 )
-_PROBES = "Probes of the code, fitted to their optimum"
-_HEAD = "This run's head"
-#: What of a run's own test has a column, by its section.
-_TESTED = dict.fromkeys(("accuracy", "f1", "auroc", "average_precision"), _HEAD)
-_TESTED |= dict.fromkeys(("knn_accuracy", "knn_f1", "elbo", "log_likelihood"), "Own test")
+_PROBES, _HEAD = "Probes of the code, fitted to their optimum", "This run's head"
 COST = ("active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second", "peak_memory_gb")
 SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", "Size and cost")
 
@@ -106,10 +104,10 @@ def in_order(keys: Iterable[str]) -> list[str]:
     """Names of figures as a reader wants them: known ones in their order, numbers by size, the rest by name."""
     known = list(METRICS)
 
-    def place(part: str) -> tuple[int, float, str]:
+    def rank(part: str) -> tuple[int, float, str]:
         return known.index(part) if part in known else len(known), float(part) if part.isdigit() else 0.0, part
 
-    return sorted(set(keys), key=lambda key: [place(part) for part in key.split("/")])
+    return sorted(set(keys), key=lambda key: [rank(part) for part in key.split("/")])
 
 
 def columns_of(keys: Iterable[str]) -> list[Column]:
@@ -124,19 +122,21 @@ def columns_of(keys: Iterable[str]) -> list[Column]:
 
 def _column(key: str) -> Column | None:
     match key.split("/"):
-        case ["reconstruction", *_, metric]:
-            return Column(key, "Reconstruction", METRICS.get(metric) or Metric(metric.replace("_", " ")))
-        case ["generation", ("fid" | "kid") as metric, *extractor]:
-            title = f"{METRICS[metric].title} ({'/'.join(extractor)})"
-            return Column(key, "Generation", METRICS[metric]._replace(title=title))
+        case ["reconstruction", *_, name]:
+            return Column(key, "Reconstruction", METRICS.get(name) or Metric(name.replace("_", " ")))
+        case ["generation", ("fid" | "kid") as name, *extractor]:
+            metric = METRICS[name]
+            return Column(key, "Generation", metric._replace(title=f"{metric.title} ({'/'.join(extractor)})"))
         case ["reading", "few_labels", count, "accuracy"]:
             return Column(key, _PROBES, METRICS["linear"]._replace(title=f"{count} labels"))
-        case ["reading", probe, *_, "accuracy"]:
-            return Column(key, _PROBES, METRICS.get(probe) or METRICS["accuracy"]._replace(title=probe))
-        case ["test", metric] if metric in _TESTED:
-            return Column(key, _TESTED[metric], METRICS[metric])
-        case [metric] if metric in COST:
-            return Column(key, "Size and cost", METRICS[metric])
+        case ["reading", name, *_, "accuracy"]:
+            return Column(key, _PROBES, METRICS.get(name) or METRICS["accuracy"]._replace(title=name))
+        case ["test", ("accuracy" | "f1" | "auroc" | "average_precision") as name]:
+            return Column(key, _HEAD, METRICS[name])
+        case ["test", ("knn_accuracy" | "knn_f1" | "elbo" | "log_likelihood") as name]:
+            return Column(key, "Own test", METRICS[name])
+        case [name] if name in COST:
+            return Column(key, "Size and cost", METRICS[name])
     return None
 
 
@@ -150,20 +150,3 @@ def plain(text: str) -> str:
     """Keeps a text from being read as HTML or as the end of a cell."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\|`*\[\]])", r"\\\1", text)
-
-
-def as_number(text: str) -> float | None:
-    """The number that a text is, if it is one."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def shortened(text: str) -> str:
-    """Writes a number with four digits, and leaves any other text as it is."""
-    value = as_number(text)
-    if value is None:
-        return text
-    return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"

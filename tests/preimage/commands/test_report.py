@@ -1,10 +1,10 @@
 import csv
 import json
-import math
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import pytest
 import yaml
 
 from preimage.__main__ import main
-from preimage.reporting.charts import curve_figures, few_label_figure
+from preimage.reporting.charts import colours, curve_figures, error_figure
+from preimage.reporting.label_errors import errors_of_groups
 from preimage.reporting.page import colours_of
 from preimage.reporting.pictures import compare
 from preimage.reporting.report import write_report
-from preimage.reporting.runs import mean_and_deviation, read_findings, read_run
+from preimage.reporting.runs import read_findings
+from preimage.reporting.tables import plain
 from tests.conftest import QUICK, ROOT, Fails
 
 CHROMIUM = shutil.which("chromium")
@@ -134,6 +136,83 @@ def test_what_only_watches_a_run_makes_no_other_experiment_of_it(runs: Path) -> 
     assert [len(group.runs) for group in read_findings([runs / "quickstart"]).groups] == [2]
 
 
+def labels(config: dict[str, Any], folder: Path, *changes: dict[str, Any]) -> list[str]:
+    """What runs are called whose configs have these options, by their dotted path."""
+    for i, options in enumerate(changes):
+        changed = deepcopy(config)
+        for path, value in options.items():
+            *parents, last = path.split(".")
+            part: Any = changed
+            for key in parents:
+                part = part.setdefault(key, {})
+                part = part.setdefault("init_args", {}) if "class_path" in part else part
+            part[last] = value
+        run = folder / f"version_{i}"
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(yaml.safe_dump(changed))
+        (run / "metrics.csv").write_text("epoch,step,test/mse\n0,1,0.5\n")
+    return [group.label for group in read_findings([folder]).groups]
+
+
+def averaged(decay: float) -> dict[str, Any]:
+    return {"trainer.callbacks": [{"class_path": "callbacks.AveragedEMA", "init_args": {"decay": decay}}]}
+
+
+NAMED: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
+    "once what is said in several places": (
+        [{"data.image_size": size, "model.encoder.image_size": size, "model.image_size": size} for size in (64, 128)],
+        ["quickstart (image_size 64)", "quickstart (image_size 128)"],
+    ),
+    "whose it is, where two are of one name": (
+        [{"data.image_size": a, "model.encoder.image_size": b} for a, b in ((64, 64), (64, 128), (128, 64))],
+        [f"quickstart (data image_size {a}, encoder image_size {b})" for a, b in ((64, 64), (64, 128), (128, 64))],
+    ),
+    "no more than tells them apart": (
+        [{"data.batch_size": a, "model.beta": b} for a, b in ((16, 1), (16, 2), (32, 4))],
+        [f"quickstart (beta {beta}, ...)" for beta in (1, 2, 4)],
+    ),
+    "classes and runs by their names": (
+        [
+            {"model.encoder_checkpoint": f"runs/{name}/version_3/checkpoints/best.ckpt", "model.encoder": encoder}
+            for name, encoder in (("vae", None), ("vae", {"class_path": "mine.Deep"}), ("auto", None))
+        ],
+        [
+            "quickstart (encoder null, encoder_checkpoint vae)",
+            "quickstart (encoder Deep, encoder_checkpoint vae)",
+            "quickstart (encoder null, encoder_checkpoint auto)",
+        ],
+    ),
+    "the options of callbacks that learn": (
+        [averaged(0.9), averaged(0.99)],
+        ["quickstart (decay 0.9)", "quickstart (decay 0.99)"],
+    ),
+    "and nothing of those that watch": (
+        [{}, {"trainer.callbacks": [{"class_path": "callbacks.KNNProbe"}]}, {"trainer.callbacks": None}],
+        ["quickstart"],
+    ),
+    "a number, where no few words say it": (
+        [{"data.augmentations": [[[{"a": value}]]]} for value in (1, 2)],
+        ["quickstart (#1)", "quickstart (#2)"],
+    ),
+    "data sets first": (
+        [{"data.dataset": "mnist"}, {"data.dataset": "kmnist"}, {"data.dataset": "kmnist", "model.beta": 3}],
+        ["quickstart (mnist)", "quickstart (kmnist)", "quickstart (kmnist, beta 3)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_a_name_says_what_a_person_would_say_differs(trained: Path, tmp_path: Path, case: str) -> None:
+    config = yaml.safe_load((trained / "quickstart/version_0/config.yaml").read_text())
+    changes, expected = NAMED[case]
+    assert labels(config, tmp_path, *changes) == expected
+
+
+def test_no_two_models_share_a_colour() -> None:
+    names = [f"model {i}" for i in range(60)]
+    assert len(set(colours([*names, *names]).values())) == 60
+
+
 def test_extractors_are_never_mixed_in_a_column(trained: Path, tmp_path: Path) -> None:
     write_report([trained], tmp_path, "Title")
     rows = results(tmp_path)
@@ -177,17 +256,6 @@ def test_a_setting_that_differs_makes_two_rows(
     assert set(results(tmp_path / "out")) == rows | {"classifier"}
 
 
-@pytest.mark.parametrize("content", ["", "{", "epoch,step\nx,1\n", "\udcff"])
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "evaluation.json", "classes.json"])
-def test_a_damaged_file_is_named(runs: Path, name: str, content: str) -> None:
-    path = runs / "quickstart/version_1"
-    (path / name).write_bytes(content.encode(errors="surrogateescape"))
-    run = read_run(path)
-    assert f"{name} cannot be read" in run.missing
-    assert all(isinstance(value, float) for value in run.values.values())
-    assert run.epochs == (name != "metrics.csv")
-
-
 def test_damaged_files_stop_nothing(runs: Path, tmp_path: Path) -> None:
     (runs / "quickstart/version_1/config.yaml").write_text("model: [")
     (runs / "quickstart/version_0/metrics.csv").write_text("epoch,step\nx,1\n")
@@ -218,11 +286,35 @@ def test_a_run_without_pictures_or_evaluation_is_listed(runs: Path, tmp_path: Pa
     path = runs / "quickstart/version_1"
     shutil.rmtree(path / "images")
     (path / "evaluation.json").unlink()
-    (path / "metrics.csv").unlink()
     write_report([runs], tmp_path / "out", "Title")
     report = (tmp_path / "out/report.md").read_text()
-    assert "quickstart/version_1: no metrics.csv, no evaluation.json" in report
+    assert "quickstart/version_1: no evaluation.json\n" in report
     assert "| quickstart | 2 | 80.00 (1 of 2) |" in report
+
+
+def test_runs_without_results_are_in_no_table_and_named_in_one_line(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("begun", "crashed"):
+        path = Path(shutil.copytree(runs / "quickstart/version_1", runs / name / "version_0"))
+        (path / "evaluation.json").unlink()
+        config = yaml.safe_load((path / "config.yaml").read_text()) | {"name": name}
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        lines = (path / "metrics.csv").read_text().splitlines()
+        tested = lines[0].split(",").index("test/mse")
+        untested = [line for line in lines if not line.split(",")[tested] or line == lines[0]]
+        (path / "metrics.csv").write_text("\n".join([untested[0].replace("test/", "other/"), *untested[1:]]))
+    (runs / "crashed/version_0/metrics.csv").unlink()
+    write_report([runs], tmp_path / "out", "Title")
+    line = f"Without results, and in no table: {runs / 'begun/version_0'}, {runs / 'crashed/version_0'}."
+    page, report = ((tmp_path / "out" / name).read_text() for name in ("index.html", "report.md"))
+    assert f"<p>2 models, 3 runs, 1 data set. {line}</p>" in page
+    assert report.endswith(f"\n{plain(line)}\n")
+    assert line in capsys.readouterr().out.splitlines()
+    assert set(results(tmp_path / "out")) == {"quickstart", "classifier"}
+    assert not re.search(r"\| (begun|crashed)", report)
+    assert not re.search("<th[^>]*>[^<]*(begun|crashed)", page)
+    assert any("begun" in said and "crashed" not in said for said in charts(Page(page)))  # what it logged is drawn
 
 
 def test_no_run_is_one_line_of_error(fails: Fails, tmp_path: Path) -> None:
@@ -319,7 +411,7 @@ def test_label_efficiency_and_sweeps_are_shown(runs: Path, tmp_path: Path) -> No
     shown = charts(Page((tmp_path / "out/index.html").read_text()))
     name = "mnist: test error, % against number of labels: from scratch, M1+TSVM, Kingma et al., M1+M2, Kingma et al."
     assert shown[name] == (tmp_path / "out/images/few_labels_0.svg").read_text()
-    assert "digits5k, linear readers: test error, % against number of labels: classifier, quickstart" in shown
+    assert "digits5k, linear probes: test error, % against number of labels: classifier, quickstart" in shown
     for text in shown.values():
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
 
@@ -334,12 +426,12 @@ def test_label_efficiency_needs_no_runs(tmp_path: Path) -> None:
 
 def test_curves_and_few_labels_are_those_of_the_runs(trained: Path) -> None:
     findings = read_findings([trained])
-    colours = colours_of(findings.groups)
-    figures = {figure.axes[0].get_title(): figure.axes[0] for figure in curve_figures(findings.groups, colours)}
+    own = colours_of(findings.groups)
+    figures = {figure.axes[0].get_title(): figure.axes[0] for figure in curve_figures(findings.groups, own)}
     assert {"Loss of Autoencoder", "Loss of Classifier", "MSE", "PSNR, dB", "SSIM", "Accuracy, %"} == set(figures)
     group = next(group for group in findings.groups if group.name == "quickstart")
     expected = [
-        [(row["epoch"] + 1, row[key]) for row in run.metrics if key in row]
+        [(row["epoch"] + 1, row[key]) for row in run.logged() if key in row]
         for run in group.runs
         for key in ("train/loss", "val/loss")
     ]
@@ -348,9 +440,8 @@ def test_curves_and_few_labels_are_those_of_the_runs(trained: Path) -> None:
         [list(point) for point in points] for points in expected
     ]
     assert [line.get_linestyle() for line in lines] == ["--", "-"] * 2
-    assert {line.get_color() for line in lines} == {colours["quickstart"]}
-    figure = few_label_figure(findings.groups, colours)
-    assert figure is not None
+    assert {line.get_color() for line in lines} == {own["quickstart"]}
+    figure = error_figure(errors_of_groups(findings.groups), own)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "quickstart")
     assert list(np.asarray(line.get_ydata())) == pytest.approx([60, 35, 30])  # 60 % and 70 % right on 100 labels
 
@@ -400,13 +491,6 @@ def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path
     assert width == "width 375 beyond 0"
 
 
-def test_mean_and_deviation_bear_values_that_are_none() -> None:
-    assert mean_and_deviation([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5))
-    assert mean_and_deviation([2.0]) == (2.0, None)
-    assert mean_and_deviation([1.0, math.nan]) == pytest.approx((math.nan, math.nan), nan_ok=True)
-    assert mean_and_deviation([1.0, math.inf]) == pytest.approx((math.inf, math.nan), nan_ok=True)
-
-
 DAMAGE: dict[str, bytes] = {
     "deep": b"[" * 2000 + b"]" * 2000,
     "deep mapping": b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
@@ -421,28 +505,32 @@ DAMAGE: dict[str, bytes] = {
     "a list": b"[1, 2]",
     "a set": b"!!set {a, b}",
     "half a character": b'{"name": "\\ud800"}',
+    "half a mapping": b"{",
+    "text for numbers": b"epoch,step\nx,1\n",
+    "no text": b"\xff",
 }
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "evaluation.json", "metrics.csv"])
-@pytest.mark.parametrize("damage", [*DAMAGE, "a folder"])
-def test_a_damaged_run_is_left_out_and_named(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
-) -> None:
-    for folder in ("good", "bad"):
-        shutil.copytree(trained / "quickstart/version_0", tmp_path / "runs" / folder)
-    path = tmp_path / "runs/bad" / name
-    path.unlink()
-    if damage == "a folder":
-        path.mkdir()
-    else:
-        path.write_bytes(DAMAGE[damage])
-    findings = read_findings([tmp_path / "runs"])
-    bad, good = findings.runs
-    assert not good.missing
-    said = f"no {name}" if damage == "a folder" else f"{name} cannot be read"
-    assert said in bad.missing
-    assert [group.runs for group in findings.groups] == ([[good]] if name == "config.yaml" else [[bad, good]])
+@pytest.mark.parametrize("name", ["config.yaml", "evaluation.json", "metrics.csv", "classes.json"])
+def test_a_damaged_run_is_left_out_and_named(trained: Path, tmp_path: Path, name: str) -> None:
+    whole = trained / "quickstart/version_0"
+    for damage in ("none", "a folder", *DAMAGE):
+        path = shutil.copytree(whole, tmp_path / damage, ignore=shutil.ignore_patterns("images", "checkpoints")) / name
+        if damage == "a folder":
+            path.unlink()
+            path.mkdir()
+        elif damage != "none":
+            path.write_bytes(DAMAGE[damage])
+    findings = read_findings([tmp_path])
+    assert {run.folder.name for run in findings.runs} == {"none", "a folder", *DAMAGE}
+    for damage in DAMAGE.keys() - ({"a list"} if name == "classes.json" else set()):
+        assert f"{name} cannot be read" in findings.lacking[tmp_path / damage], damage
+    assert f"no {name}" in findings.lacking[tmp_path / "a folder"]
+    assert tmp_path / "none" not in findings.lacking
+    (group,) = findings.groups
+    readable = ["none"] if name == "config.yaml" else ["none", "a folder", *DAMAGE]
+    assert {run.folder.name for run in group.measured} == set(readable)
+    assert all(isinstance(value, float) for values in group.values for value in values.values())
 
 
 def test_a_report_of_damaged_tables_and_numbers_is_written_all_the_same(

@@ -1,8 +1,8 @@
 """One self-contained HTML page of all results: what is on it; `page.html` says how it looks."""
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,9 +17,9 @@ from preimage.runs import Run
 from . import charts
 from .label_errors import COLOURS, errors_of, errors_of_groups
 from .pictures import Comparison, data_uri, kinds_of, load, newest
-from .results import best_cells, cell, shown
+from .results import results, shown
 from .runs import Findings, Group
-from .tables import METRICS, PROBES_NOTE, Column
+from .tables import METRICS, PROBES_NOTE
 
 _TITLES = {
     "latents": "Maps of the codes",
@@ -44,34 +44,26 @@ def colours_of(groups: Sequence[Group]) -> dict[str, str]:
     return charts.colours(group.short_label for group in groups)
 
 
-def write_page(
-    path: Path, title: str, findings: Findings, columns: Sequence[Column], comparisons: Sequence[Comparison]
-) -> None:
+def write_page(path: Path, title: str, findings: Findings, comparisons: Sequence[Comparison]) -> None:
     """Writes the page.
 
     Args:
         path: The file.
         title: Its heading.
         findings: What was read.
-        columns: Columns of the results.
         comparisons: Reconstructions side by side.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"data_uri": data_uri, "describe": charts.describe, "head_of": _head_of, "psnr": _psnr}
+    environment.filters["by_section"] = lambda head: [list(same) for _, same in groupby(head, itemgetter(0))]
     environment.filters |= {"svg_uri": _svg_uri, "breakable": lambda text: escape(text).replace("_", Markup("_<wbr>"))}
-    firsts = {next(same).key for _, same in groupby(columns, lambda column: column.section)}
     page = environment.get_template("page.html").render(
         title=title,
         summary=_summary(findings),
         sections=_sections(findings, comparisons),
         probes_note=PROBES_NOTE,
-        columns=columns,
-        column_heads=[(column.metric.heading, "section-start" * (column.key in firsts)) for column in columns],
-        column_sections=Counter(column.section for column in columns),
-        cell=cell,
-        best=best_cells(findings.measured, columns),
         colours=colours_of(findings.groups),
         several=len({group.data for group in findings.groups}) > 1,
     )
@@ -111,14 +103,14 @@ def _sections(findings: Findings, comparisons: Sequence[Comparison]) -> dict[str
         for run in findings.runs
     ]
     sections: dict[str, tuple[str, Any]] = {
-        "Results": ("results", findings.measured),
+        "Results": ("results", results(findings.measured) if findings.measured else ()),
         "Few labels": ("few_labels", error_figures(findings)),
         "Reconstructions": ("reconstructions", comparisons),
         "Training curves": ("curves", curves),
         **galleries,
         "Inversion atlas": ("tables", atlases),
         "Sweeps": ("tables", sweeps),
-        "Runs": ("runs", pd.DataFrame(runs, columns=["run", "seed", "epochs", "missing"])),
+        "Runs": ("table", pd.DataFrame(runs, columns=["run", "seed", "epochs", "missing"])),
     }
     return {title: section for title, section in sections.items() if len(section[1])}
 
@@ -128,13 +120,21 @@ def _epochs(run: Run) -> int:
     return len({row["epoch"] for row in run.logged() if "epoch" in row and any("train/" in key for key in row)})
 
 
-def _head_of(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Titles of columns, and how they are set: to the right where all is numbers."""
-    numeric = [
-        pd.to_numeric(texts.str.replace(",", "").replace("", "0"), errors="coerce").notna().all()
-        for _, texts in rows.items()
-    ]
-    return [(title, "" if place and numeric[place] else "text") for place, title in enumerate(rows)]
+def _head_of(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Section and title of columns, and how they are set: to the right where all is numbers."""
+    head: list[tuple[str, str, str]] = []
+    for column, texts in rows.items():
+        section, title = column if isinstance(column, tuple) else ("", column)
+        numbers = pd.to_numeric(texts[texts != ""].str.split().str[0].str.replace(",", ""), errors="coerce")
+        style = (
+            "section-start"
+            if section != (head[-1][0] if head else "")
+            else "text"
+            if numbers.isna().any() or not head
+            else ""
+        )
+        head.append((section, title, style))
+    return head
 
 
 def _psnr(group: Group) -> str:

@@ -7,17 +7,15 @@ from os.path import relpath
 from pathlib import Path
 from urllib.parse import quote
 
-import pandas as pd
-
 from preimage.files import write_atomically, write_text
 
 from .charts import describe, svg
 from .label_errors import error_table, errors_of
 from .page import error_figures, write_page
 from .pictures import Comparison, compare, drawn
-from .results import markdown_results, shown, write_csv
+from .results import markdown, markdown_results, results, shown, write_csv
 from .runs import Findings, read_findings
-from .tables import PROBES_NOTE, Column, columns_of, markdown_table, plain
+from .tables import PROBES_NOTE, plain
 
 _MARKERS = re.compile(r"^(<!-- report:begin -->\r?\n)(.*?)^(<!-- report:end -->)", re.DOTALL | re.MULTILINE)
 
@@ -33,12 +31,11 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     """
     around = _around_markers(readme) if readme else None  # a missing marker ends it before anything is written
     findings = read_findings(folders)
-    columns = columns_of(key for group in findings.groups for key in group.figures.index)
     comparisons = compare(findings.groups)
     pictures = _write_pictures(out / "images", findings, comparisons)
-    body = partial(_body, findings, columns, pictures)
+    body = partial(_body, findings, pictures)
     write_atomically(out / "results.csv", lambda path: write_csv(path, findings.measured))
-    write_atomically(out / "index.html", lambda path: write_page(path, title, findings, columns, comparisons))
+    write_atomically(out / "index.html", lambda path: write_page(path, title, findings, comparisons))
     write_text(out / "report.md", f"# {plain(title)}\n\n{body(out)}{_incomplete(findings)}")
     if readme and around:
         text = f"{around[0]}\n{body(readme.parent)}\n{around[1]}"
@@ -74,24 +71,19 @@ def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comp
     return pictures
 
 
-def _body(findings: Findings, columns: Sequence[Column], pictures: dict[Path, str], base: Path) -> str:
+def _body(findings: Findings, pictures: dict[Path, str], base: Path) -> str:
     """The results in Markdown, for a file in the folder `base`."""
     note = f"Mean ± standard deviation over seeds, on the test split. {PROBES_NOTE}"
-    parts = [note, markdown_results(findings.measured, columns)]
+    parts = [note, markdown_results(results(findings.measured)[0]) if findings.measured else ""]
     errors = [error_table(errors_of(rows)) for rows in findings.tables_named("label_efficiency.csv").values()]
     parts += [f"### Label efficiency\n\n{text}" for text in errors]
     parts += [f"![{plain(text)}]({quote(relpath(path, base))})" for path, text in pictures.items()]
     parts += [
-        _section(path, rows)
+        f"### {plain(path.parent.name)}\n\n{markdown(shown(path.name, rows))}"
         for name in ("atlas.csv", "sweep.csv")
         for path, rows in findings.tables_named(name).items()
     ]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
-
-
-def _section(path: Path, rows: pd.DataFrame) -> str:
-    rows = shown(path.name, rows)
-    return f"### {plain(path.parent.name)}\n\n{markdown_table(list(rows), rows.to_numpy().tolist())}"
 
 
 def _incomplete(findings: Findings) -> str:

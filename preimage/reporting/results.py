@@ -7,33 +7,47 @@ from pathlib import Path
 import pandas as pd
 
 from .runs import Group
-from .tables import COST, METRICS, SECTIONS, Column, in_order, markdown_table
+from .tables import COST, METRICS, Column, columns_of, in_order, markdown_table
 
 _ATLAS = ["layer", "shape", "parameters", "minutes", "psnr_64", "ssim_64", "normalized_error_64", "feature_error"]
 _ATLAS += ["psnr_64_few", "psnr_64_search"]
 
 
-def cell(group: Group, column: Column) -> str:
+def results(groups: Sequence[Group]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All figures as texts, a row per group and columns by section and heading; and which are the best of their data.
+
+    Best is a mean where less or more is better, and several groups have one.
+    """
+    columns = columns_of(key for group in groups for key in group.figures.index)
+    several = len({group.data for group in groups}) > 1
+    texts, means = [], []
+    for group in groups:
+        row = {("", "model"): group.short_label, ("", "data"): group.data, ("", "seeds"): str(len(group.measured))}
+        texts.append(row | {(column.section, column.metric.heading): _cell(group, column) for column in columns})
+        mean = dict(group.figures["mean"])
+        means.append(
+            {
+                (column.section, column.metric.heading): mean[column.key] * column.metric.better
+                for column in columns
+                if column.metric.better and column.key in mean
+            }
+        )
+    table, worth = pd.DataFrame(texts), pd.DataFrame(means)
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    by_data = worth.groupby([group.data for group in groups])
+    best = worth.eq(by_data.transform("max")) & (by_data.transform("count") > 1)
+    best = best.reindex(columns=table.columns, fill_value=False)
+    return tuple(part if several else part.drop(columns=[("", "data")]) for part in (table, best))
+
+
+def _cell(group: Group, column: Column) -> str:
     """Mean ± standard deviation, with the number of seeds where some lack the value; empty where all do."""
     if column.key not in group.figures.index:
         return ""
     mean, deviation, count = group.figures.loc[column.key]
-    is_same_cost = deviation == 0 and column.key in COST
-    text = column.metric.text(mean) if is_same_cost else column.metric.text(mean, deviation)
+    text = column.metric.text(mean, math.nan if deviation == 0 and column.key in COST else deviation)
     seeds = len(group.measured)
     return text if count == seeds else f"{text} ({count:.0f} of {seeds})"
-
-
-def best_cells(groups: Sequence[Group], columns: Sequence[Column]) -> set[tuple[str, str]]:
-    """Label and key of the best mean of each data set, where less or more is better and several have the value."""
-    best = set()
-    for data in {group.data for group in groups}:
-        means = pd.DataFrame({group.label: group.figures["mean"] for group in groups if group.data == data})
-        for column in (column for column in columns if column.metric.better and column.key in means.index):
-            values = means.loc[column.key].dropna() * column.metric.better
-            if len(values) > 1:
-                best.add((str(values.idxmax()), column.key))
-    return best
 
 
 def write_csv(path: Path, groups: Sequence[Group]) -> None:
@@ -50,21 +64,18 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
     pd.DataFrame(rows, columns=None if rows else ["label", "model", "data", "runs", "seeds"]).to_csv(path, index=False)
 
 
-def markdown_results(groups: Sequence[Group], columns: Sequence[Column]) -> str:
+def markdown_results(table: pd.DataFrame) -> str:
     """Writes a table per section, with the groups that have a value in it."""
-    several = len({group.data for group in groups}) > 1
     parts = []
-    for section in SECTIONS:
-        chosen = [column for column in columns if column.section == section]
-        rows = [
-            [group.short_label, *([group.data] if several else []), str(len(group.measured)), *cells]
-            for group in groups
-            if any(cells := [cell(group, column) for column in chosen])
-        ]
-        if rows:
-            header = ["model", *(["data"] if several else []), "seeds", *(column.metric.heading for column in chosen)]
-            parts.append(f"### {section}\n\n{markdown_table(header, rows)}")
+    for section in table.columns.unique(0)[1:]:
+        rows = table[["", section]].droplevel(0, axis="columns")[(table[section] != "").any(axis="columns")]
+        parts.append(f"### {section}\n\n{markdown(rows)}")
     return "\n".join(parts)
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """Writes a table of texts."""
+    return markdown_table(list(rows), rows.to_numpy().tolist())
 
 
 def shown(name: str, rows: pd.DataFrame) -> pd.DataFrame:

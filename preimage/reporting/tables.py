@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -65,7 +65,7 @@ PROBES_NOTE = (
 )
 _PROBES, _HEAD = "Probes of the code, fitted to their optimum", "This run's head"
 COST = ("active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second", "peak_memory_gb")
-SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", "Size and cost")
+_SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", "Size and cost")
 
 
 class Column(NamedTuple):
@@ -79,25 +79,19 @@ class Column(NamedTuple):
 def figures(evaluation: Any) -> dict[str, float]:
     """The numbers of an `evaluation.json` by name, such as `reconstruction/psnr`.
 
-    FID and KID carry the name of the network that they were measured with, so that no two are ever averaged.
-
-    Args:
-        evaluation: What the file holds; of one that someone edited, whatever is no finite number is left out.
+    FID and KID carry the name of the network that they were measured with, so that no two are ever averaged. What is
+    no finite number is left out, of which a file that someone edited may have any.
     """
-    values = _numbers(evaluation)
-    drawn = evaluation.get("generation") if isinstance(evaluation, dict) else None
-    extractor = drawn.get("extractor") if isinstance(drawn, dict) else None
-    for key in {"generation/fid", "generation/kid"} & set(values):
-        values[f"{key}/{extractor or 'unnamed'}"] = values.pop(key)
-    return values
+    return dict(_numbers(evaluation))
 
 
-def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
+def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(tree, dict):
-        parts = [_numbers(value, f"{prefix}/{key}" if prefix else str(key)) for key, value in tree.items()]
-        return {key: value for part in parts for key, value in part.items()}
-    known = isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree)
-    return {prefix: float(tree)} if known else {}
+        for key, value in tree.items():
+            of = f"/{tree.get('extractor') or 'unnamed'}" if key in ("fid", "kid") else ""
+            yield from _numbers(value, f"{path}/{key}{of}".strip("/"))
+    elif isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree):
+        yield path, float(tree)
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
@@ -111,25 +105,21 @@ def in_order(keys: Iterable[str]) -> list[str]:
 
 
 def columns_of(keys: Iterable[str]) -> list[Column]:
-    """The columns of figures that have one, in the order of the sections.
-
-    Args:
-        keys: Names of figures, see `figures`, and those of a run's own test, as `test/accuracy`.
-    """
+    """The columns of figures that have one, in the order of the sections; also of a run's own test, as `test/f1`."""
     columns = [column for key in in_order(keys) if (column := _column(key))]
-    return sorted(columns, key=lambda column: SECTIONS.index(column.section))
+    return sorted(columns, key=lambda column: _SECTIONS.index(column.section))
 
 
 def _column(key: str) -> Column | None:
     match key.split("/"):
-        case ["reconstruction", *_, name]:
+        case ["reconstruction", name]:
             return Column(key, "Reconstruction", METRICS.get(name) or Metric(name.replace("_", " ")))
         case ["generation", ("fid" | "kid") as name, *extractor]:
             metric = METRICS[name]
             return Column(key, "Generation", metric._replace(title=f"{metric.title} ({'/'.join(extractor)})"))
         case ["reading", "few_labels", count, "accuracy"]:
             return Column(key, _PROBES, METRICS["linear"]._replace(title=f"{count} labels"))
-        case ["reading", name, *_, "accuracy"]:
+        case ["reading", name, "accuracy"]:
             return Column(key, _PROBES, METRICS.get(name) or METRICS["accuracy"]._replace(title=name))
         case ["test", ("accuracy" | "f1" | "auroc" | "average_precision") as name]:
             return Column(key, _HEAD, METRICS[name])

@@ -4,10 +4,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -16,65 +14,18 @@ import pytest
 import yaml
 
 from preimage.__main__ import main
-from preimage.reporting.charts import colours, curve_figures, error_figure
+from preimage.reporting.charts import curve_figures, error_figure
 from preimage.reporting.label_errors import errors_of_groups
 from preimage.reporting.page import colours_of
 from preimage.reporting.pictures import compare
 from preimage.reporting.report import write_report
 from preimage.reporting.runs import read_findings
 from preimage.reporting.tables import plain
-from tests.conftest import QUICK, ROOT, Fails
+from tests.conftest import Fails
+from tests.preimage.conftest import evaluation
 
 CHROMIUM = shutil.which("chromium")
-READERS = {"linear": 0.8, "knn": 0.85, "mlp": 0.9}
 VOID = {"meta", "link", "img", "wbr"}
-
-
-def evaluation(seed: int, extractor: str | None = None) -> dict[str, Any]:
-    reading: dict[str, Any] = {name: {"accuracy": value + seed / 100, "f1": value} for name, value in READERS.items()}
-    reading["few_labels"] = {"10": {"accuracy": 0.4}, "100": {"accuracy": 0.6 + seed / 10}, "1000": {"accuracy": 0.7}}
-    return {
-        "version": 1,
-        "reconstruction": {"mse": 0.02, "psnr": 17.0 + seed, "ssim": 0.5, "normalized_error": 0.3},
-        "generation": extractor and {"fid": 10.0 + seed, "kid": 0.01, "images": 100, "extractor": extractor},
-        "reading": reading,
-        "active_units": 12,
-        "parameters": 63421,
-        "trainable_parameters": 63421,
-        "training_minutes": None,
-        "images_per_second": 1000.0,
-        "peak_memory_gb": 0.5,
-    }
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of an autoencoder and one of a classifier on digits, trained for a moment and evaluated by hand."""
-    runs = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["preimage"])
-        here = ["--trainer.default_root_dir", str(runs), "--test_after_fit"]
-        for seed in ("0", "1"):
-            main(["fit", *QUICK, *here, "--seed_everything", seed, "--data.label_seed", seed])
-        digits = [
-            "--data.dataset=digits5k",
-            "--data.val_size=64",
-            "--trainer.max_epochs=1",
-            "--trainer.accelerator=cpu",
-        ]
-        digits += ["--trainer.limit_train_batches=3", "--trainer.enable_model_summary=false"]
-        main(["fit", "--config", str(ROOT / "configs/mnist/classifier.yaml"), *digits, *here])
-    for place, path in enumerate(sorted(runs.glob("quickstart/version_*"))):
-        (path / "evaluation.json").write_text(json.dumps(evaluation(place, "inception")))
-    other = evaluation(0, "mnist_classifier") | {"reconstruction": None}
-    (runs / "classifier/version_0/evaluation.json").write_text(json.dumps(other))
-    return runs
-
-
-@pytest.fixture
-def runs(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
 def results(out: Path) -> dict[str, dict[str, str]]:
@@ -134,83 +85,6 @@ def test_what_only_watches_a_run_makes_no_other_experiment_of_it(runs: Path) -> 
     config["data"]["init_args"]["download"] = True
     path.write_text(yaml.safe_dump(config | {"curves": None}))
     assert [len(group.runs) for group in read_findings([runs / "quickstart"]).groups] == [2]
-
-
-def labels(config: dict[str, Any], folder: Path, *changes: dict[str, Any]) -> list[str]:
-    """What runs are called whose configs have these options, by their dotted path."""
-    for i, options in enumerate(changes):
-        changed = deepcopy(config)
-        for path, value in options.items():
-            *parents, last = path.split(".")
-            part: Any = changed
-            for key in parents:
-                part = part.setdefault(key, {})
-                part = part.setdefault("init_args", {}) if "class_path" in part else part
-            part[last] = value
-        run = folder / f"version_{i}"
-        run.mkdir(parents=True)
-        (run / "config.yaml").write_text(yaml.safe_dump(changed))
-        (run / "metrics.csv").write_text("epoch,step,test/mse\n0,1,0.5\n")
-    return [group.label for group in read_findings([folder]).groups]
-
-
-def averaged(decay: float) -> dict[str, Any]:
-    return {"trainer.callbacks": [{"class_path": "callbacks.AveragedEMA", "init_args": {"decay": decay}}]}
-
-
-NAMED: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
-    "once what is said in several places": (
-        [{"data.image_size": size, "model.encoder.image_size": size, "model.image_size": size} for size in (64, 128)],
-        ["quickstart (image_size 64)", "quickstart (image_size 128)"],
-    ),
-    "whose it is, where two are of one name": (
-        [{"data.image_size": a, "model.encoder.image_size": b} for a, b in ((64, 64), (64, 128), (128, 64))],
-        [f"quickstart (data image_size {a}, encoder image_size {b})" for a, b in ((64, 64), (64, 128), (128, 64))],
-    ),
-    "no more than tells them apart": (
-        [{"data.batch_size": a, "model.beta": b} for a, b in ((16, 1), (16, 2), (32, 4))],
-        [f"quickstart (beta {beta}, ...)" for beta in (1, 2, 4)],
-    ),
-    "classes and runs by their names": (
-        [
-            {"model.encoder_checkpoint": f"runs/{name}/version_3/checkpoints/best.ckpt", "model.encoder": encoder}
-            for name, encoder in (("vae", None), ("vae", {"class_path": "mine.Deep"}), ("auto", None))
-        ],
-        [
-            "quickstart (encoder null, encoder_checkpoint vae)",
-            "quickstart (encoder Deep, encoder_checkpoint vae)",
-            "quickstart (encoder null, encoder_checkpoint auto)",
-        ],
-    ),
-    "the options of callbacks that learn": (
-        [averaged(0.9), averaged(0.99)],
-        ["quickstart (decay 0.9)", "quickstart (decay 0.99)"],
-    ),
-    "and nothing of those that watch": (
-        [{}, {"trainer.callbacks": [{"class_path": "callbacks.KNNProbe"}]}, {"trainer.callbacks": None}],
-        ["quickstart"],
-    ),
-    "a number, where no few words say it": (
-        [{"data.augmentations": [[[{"a": value}]]]} for value in (1, 2)],
-        ["quickstart (#1)", "quickstart (#2)"],
-    ),
-    "data sets first": (
-        [{"data.dataset": "mnist"}, {"data.dataset": "kmnist"}, {"data.dataset": "kmnist", "model.beta": 3}],
-        ["quickstart (mnist)", "quickstart (kmnist)", "quickstart (kmnist, beta 3)"],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", NAMED)
-def test_a_name_says_what_a_person_would_say_differs(trained: Path, tmp_path: Path, case: str) -> None:
-    config = yaml.safe_load((trained / "quickstart/version_0/config.yaml").read_text())
-    changes, expected = NAMED[case]
-    assert labels(config, tmp_path, *changes) == expected
-
-
-def test_no_two_models_share_a_colour() -> None:
-    names = [f"model {i}" for i in range(60)]
-    assert len(set(colours([*names, *names]).values())) == 60
 
 
 def test_extractors_are_never_mixed_in_a_column(trained: Path, tmp_path: Path) -> None:
@@ -489,48 +363,6 @@ def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path
     assert other == "none:classifier,quickstart"
     assert scroll == "boxes scroll true"
     assert width == "width 375 beyond 0"
-
-
-DAMAGE: dict[str, bytes] = {
-    "deep": b"[" * 2000 + b"]" * 2000,
-    "deep mapping": b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
-    "400 digits": b"a: " + b"9" * 400,
-    "5000 digits": b"a: " + b"9" * 5000,
-    "binary": bytes(range(256)) * 10,
-    "empty": b"",
-    "within itself": b"a: &a [*a]",
-    "of aliases": b"".join(
-        b"%c: &%c [%s]\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i) if i else b"x"] * 10)) for i in range(8)
-    ),
-    "a list": b"[1, 2]",
-    "a set": b"!!set {a, b}",
-    "half a character": b'{"name": "\\ud800"}',
-    "half a mapping": b"{",
-    "text for numbers": b"epoch,step\nx,1\n",
-    "no text": b"\xff",
-}
-
-
-@pytest.mark.parametrize("name", ["config.yaml", "evaluation.json", "metrics.csv", "classes.json"])
-def test_a_damaged_run_is_left_out_and_named(trained: Path, tmp_path: Path, name: str) -> None:
-    whole = trained / "quickstart/version_0"
-    for damage in ("none", "a folder", *DAMAGE):
-        path = shutil.copytree(whole, tmp_path / damage, ignore=shutil.ignore_patterns("images", "checkpoints")) / name
-        if damage == "a folder":
-            path.unlink()
-            path.mkdir()
-        elif damage != "none":
-            path.write_bytes(DAMAGE[damage])
-    findings = read_findings([tmp_path])
-    assert {run.folder.name for run in findings.runs} == {"none", "a folder", *DAMAGE}
-    for damage in DAMAGE.keys() - ({"a list"} if name == "classes.json" else set()):
-        assert f"{name} cannot be read" in findings.lacking[tmp_path / damage], damage
-    assert f"no {name}" in findings.lacking[tmp_path / "a folder"]
-    assert tmp_path / "none" not in findings.lacking
-    (group,) = findings.groups
-    readable = ["none"] if name == "config.yaml" else ["none", "a folder", *DAMAGE]
-    assert {run.folder.name for run in group.measured} == set(readable)
-    assert all(isinstance(value, float) for values in group.values for value in values.values())
 
 
 def test_a_report_of_damaged_tables_and_numbers_is_written_all_the_same(

@@ -45,14 +45,7 @@ def colours_of(groups: Sequence[Group]) -> dict[str, str]:
 
 
 def write_page(path: Path, title: str, findings: Findings, comparisons: Sequence[Comparison]) -> None:
-    """Writes the page.
-
-    Args:
-        path: The file.
-        title: Its heading.
-        findings: What was read.
-        comparisons: Reconstructions side by side.
-    """
+    """Writes the page with a title, what was read, and reconstructions side by side."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

@@ -97,17 +97,17 @@ def drawn(comparison: Comparison) -> Image.Image:
     left = 20 + int(max(font.getlength(name) for name in names))
     height = comparison.originals.height + 4
     image = Image.new("RGB", (left + comparison.originals.width, height * len(strips)), "white")
-    for place, (name, strip) in enumerate(zip(names, strips, strict=True)):
-        ImageDraw.Draw(image).text((8, place * height + height // 2), name, fill="black", font=font, anchor="lm")
-        image.paste(strip, (left, place * height))
+    for i, (name, strip) in enumerate(zip(names, strips, strict=True)):
+        ImageDraw.Draw(image).text((8, i * height + height // 2), name, fill="black", font=font, anchor="lm")
+        image.paste(strip, (left, i * height))
     return image
 
 
 def _strip(tiles: Sequence[Image.Image]) -> Image.Image:
-    size = min(_TILE, tiles[0].width)
-    strip = Image.new("RGB", (len(tiles) * (size + _GAP) - _GAP, size), "white")
-    for place, tile in enumerate(tiles):
-        strip.paste(tile.resize((size, size), Image.Resampling.LANCZOS), (place * (size + _GAP), 0))
+    width, height = tiles[0].size
+    strip = Image.new("RGB", (len(tiles) * (width + _GAP) - _GAP, height), "white")
+    for i, tile in enumerate(tiles):
+        strip.paste(tile, (i * (width + _GAP), 0))
     return strip
 
 
@@ -121,13 +121,15 @@ def _pairs(run: Run) -> _Pairs:
     try:
         with np.load(run.folder / "images/reconstructions/pairs.npz") as arrays:
             pairs = zip(arrays["target"], arrays["reconstruction"], strict=True)
-            return {target.tobytes(): (_image(target), _image(rebuilt)) for target, rebuilt in pairs}
+            return {target.tobytes(): (_tile(target), _tile(rebuilt)) for target, rebuilt in pairs}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return {}
 
 
-def _image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """An image `(C, H, W)` with one or three channels, a small one enlarged by a whole factor."""
+def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image `(C, H, W)` with one or three channels as a square tile, a small one enlarged by a whole factor."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")
-    factor = max(1, _TILE // image.width)
-    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+    if image.width > _TILE:
+        return image.resize((_TILE, _TILE), Image.Resampling.LANCZOS)
+    size = _TILE // image.width * image.width
+    return image.resize((size, size), Image.Resampling.NEAREST)

@@ -11,6 +11,7 @@ from .tables import COST, METRICS, Column, columns_of, in_order, markdown_table
 
 _ATLAS = ["layer", "shape", "parameters", "minutes", "psnr_64", "ssim_64", "normalized_error_64", "feature_error"]
 _ATLAS += ["psnr_64_few", "psnr_64_search"]
+_FIXED = ["label", "model", "data", "runs", "seeds"]
 
 
 def results(groups: Sequence[Group]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -56,12 +57,11 @@ def write_csv(path: Path, groups: Sequence[Group]) -> None:
     rows = []
     for group in groups:
         seeds = " ".join(str(run.seed) for run in group.measured)
-        row = {"label": group.label, "model": group.model, "data": group.data, "runs": len(group.measured)}
-        row |= {"seeds": seeds}
+        row = dict(zip(_FIXED, (group.label, group.model, group.data, len(group.measured), seeds), strict=True))
         for key, mean, deviation, count in group.figures.reindex(keys).itertuples():
             row |= {key: mean, f"{key}/sd": deviation, f"{key}/count": 0 if pd.isna(count) else int(count)}
         rows.append(row)
-    pd.DataFrame(rows, columns=None if rows else ["label", "model", "data", "runs", "seeds"]).to_csv(path, index=False)
+    pd.DataFrame(rows, columns=None if rows else _FIXED).to_csv(path, index=False)
 
 
 def markdown_results(table: pd.DataFrame) -> str:

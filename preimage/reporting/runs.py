@@ -263,7 +263,7 @@ def _options(tree: Any, path: str = "") -> dict[str, str]:
         parts = [_options(value, ends.get(key, f"{path}.{key}".strip("."))) for key, value in tree.items()]
     elif isinstance(tree, list):
         parts = [_options(part, f"{path}.{_class_name(part)}") for part in tree if isinstance(part, dict)]
-        names = [_class_name(part) or _options(part).get("") for part in tree]
+        names = [_class_name(part) or None if isinstance(part, dict) else _options(part).get("") for part in tree]
         parts += [{path: _short(" ".join(filter(None, names))) or "none"}] if None not in names else []
     elif isinstance(tree, str):
         folders = [part for part in tree.split("/") if not re.fullmatch(r"version_\*|checkpoints|\w+\.ckpt|", part)]

@@ -46,11 +46,24 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What `config.yaml` holds, as this version has it; nothing where there is none, or none that can be read."""
+        return renewed_config(self._mapping("config.yaml"))
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """What `evaluation.json` holds; nothing where there is none, or none that can be read."""
+        return self._mapping("evaluation.json")
+
+    def _mapping(self, name: str) -> dict[str, Any]:
         try:
-            config = renewed_config(read_plain(self.folder / "config.yaml"))
+            content = read_plain(self.folder / name)
         except (OSError, ValueError):
             return {}
-        return config if isinstance(config, dict) else {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def seed(self) -> Any:
+        """The seed of the run."""
+        return self.config.get("seed_everything", "")
 
     @property
     def name(self) -> str:

@@ -1,25 +1,27 @@
 """Line charts of runs, drawn by matplotlib."""
 
+import colorsys
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import TABLEAU_COLORS
+from matplotlib.colors import TABLEAU_COLORS, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from .runs import Group, Run, mean_and_deviation
+from .runs import Group
+from .tables import METRICS
 
-METRICS = {"mse": "MSE", "psnr": "PSNR, dB", "ssim": "SSIM", "accuracy": "Accuracy, %"}
-PALETTE = [str(colour) for colour in TABLEAU_COLORS.values()]
-MOST_POINTS = 200
-WIDTH, HEIGHT = 4.6, 3.2  # inches
-STYLE: Any = {
+_CURVES = ("loss", "mse", "psnr", "ssim", "accuracy")
+_MOST_POINTS = 200
+_WIDTH, _HEIGHT = 4.6, 3.2  # inches
+_STYLE: Any = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.spines.right": False,
@@ -38,101 +40,85 @@ STYLE: Any = {
 }
 
 
-@rc_context(STYLE)
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, and no two alike: ten that are easily told apart, then as many as it takes."""
+    palette = [str(colour) for colour in TABLEAU_COLORS.values()]
+    names = list(dict.fromkeys(names))
+    for i in range(len(palette), len(names)):  # by the golden angle, hues never come back
+        palette.append(to_hex(colorsys.hls_to_rgb(i * 0.618 % 1, 0.3 + 0.15 * (i % 3), 0.7)))
+    return dict(zip(names, palette, strict=False))
+
+
+@rc_context(_STYLE)
 def curve_figures(groups: Sequence[Group], colours: Mapping[str, str]) -> list[Figure]:
     """Plots training and validation of every seed against the epoch: a figure per loss, and one per main metric.
 
     Args:
         groups: Groups of one data set.
-        colours: Colour of each group by its name.
+        colours: Colour of each group by its short label.
     """
-    figures = []
-    panels: dict[str, Axes] = {}
-    for metric in ("loss", *METRICS):
-        for group in groups:
-            title = METRICS.get(metric, f"Loss of {group.model}")
-            curves = [(run, split) for run in group.runs for split in ("train", "val")]
-            for run, split in curves:
-                epochs, values = _curve(run, f"{split}/{metric}")
-                if not epochs:
+    figures: dict[str, Figure] = {}
+    logged = [(group, pd.DataFrame(run.logged())) for group in groups for run in group.runs]
+    for name in _CURVES:
+        metric = METRICS.get(name)
+        for group, rows in logged:
+            title = metric.heading[0].upper() + metric.heading[1:] if metric else f"Loss of {group.model}"
+            for split, style in (("train", "--"), ("val", "-")):
+                points = _curve(rows, f"{split}/{name}") * (metric.scale if metric else 1)
+                if points.empty:
                     continue
-                if title not in panels:
-                    figures.append(Figure(figsize=(WIDTH, HEIGHT)))
-                    panels[title] = figures[-1].subplots()
-                    panels[title].set(title=title, xlabel="epoch")
-                style = ("." if len(epochs) == 1 else "") + ("--" if split == "train" else "-")
-                panels[title].plot(epochs, values, style, color=colours[group.name], label=group.short_label)
-    for axes in panels.values():
+                if title not in figures:
+                    figures[title] = Figure(figsize=(_WIDTH, _HEIGHT))
+                    figures[title].subplots().set(title=title, xlabel="epoch")
+                style = "." * (len(points) == 1) + style
+                color = colours[group.short_label]
+                figures[title].axes[0].plot(points.index + 1, points, style, color=color, label=group.short_label)
+    for figure in figures.values():
+        (axes,) = figure.axes
         axes.set_ylim(_y_range(axes))
         axes.locator_params("x", integer=True, nbins=5)
         axes.locator_params("y", nbins=5)
         axes.yaxis.set_major_formatter("{x:,.6g}")
-    return figures
+    return list(figures.values())
 
 
-@rc_context(STYLE)
-def error_figure(
-    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], colours: Mapping[str, str]
-) -> Figure:
+@rc_context(_STYLE)
+def error_figure(errors: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     """Plots test error against the number of labels, both logarithmic.
 
     Args:
-        panels: Test errors in percent over the seeds, by data set, name of the line and number of labels.
+        errors: `mean` and `sd` over the seeds by data set, name of the line and number of labels.
         colours: Colours of the lines; what has none is published, and drawn as black markers.
 
     Returns:
         The figure: lines are means over seeds, bands one standard deviation either way.
     """
-    most = max(map(len, panels.values()))
-    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT + 0.3 + 0.2 * most))
+    metric = METRICS["error"]
+    panels = list(errors.groupby("data", sort=False))
+    most = max(lines.index.unique("line").size for _, lines in panels)
+    figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT + 0.3 + 0.2 * most))
     handles = {}
-    for axes, (data, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (data, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         markers = iter("^sDv")
-        for name, errors in lines.items():
-            counts = sorted(errors)
-            ends = [mean_and_deviation(errors[count]) for count in counts]
-            mean, deviation = np.array([(middle, half or 0.0) for middle, half in ends]).T
+        for name, points in lines.groupby("line", sort=False):
+            points = points.droplevel(["data", "line"]).sort_index()
+            mean, deviation = points["mean"] * metric.scale, points["sd"].fillna(0) * metric.scale
             if name in colours:
-                (handles[name],) = axes.plot(counts, mean, color=colours[name], marker=".", label=name)
+                (handles[name],) = axes.plot(mean, color=colours[name], marker=".", label=name)
                 low = np.maximum(mean - deviation, mean / 10)  # the axis is logarithmic
-                edge = 2 if len(counts) == 1 else 0  # a band of one point has no area
-                axes.fill_between(counts, low, mean + deviation, color=colours[name], alpha=0.2, linewidth=edge)
+                edge = 2 if len(points) == 1 else 0  # a band of one point has no area
+                axes.fill_between(mean.index, low, mean + deviation, color=colours[name], alpha=0.2, linewidth=edge)
             else:
-                (handles[name],) = axes.plot(counts, mean, next(markers), color="black", fillstyle="none", label=name)
-        axes.set(title=f"{data}: test error, %", xlabel="number of labels", xscale="log")
+                (handles[name],) = axes.plot(mean, next(markers), color="black", fillstyle="none", label=name)
+        axes.set(title=f"{data}: {metric.heading}", xlabel="number of labels", xscale="log")
         axes.set_yscale("log", nonpositive="mask")
-        ticks = sorted({count for errors in lines.values() for count in errors})
+        ticks = sorted(lines.index.unique("labels"))
         axes.set_xticks(ticks, [f"{count:,}" for count in ticks], rotation=45)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(panels))
     return figure
-
-
-def few_label_figure(groups: Sequence[Group], colours: Mapping[str, str]) -> Figure | None:
-    """Plots the readers on few labels from the evaluations of one data set's groups.
-
-    Args:
-        groups: Groups of one data set.
-        colours: Colour of each group by its name.
-    """
-    lines: dict[str, dict[int, list[float]]] = {}
-    for group in groups:
-        keys = {tuple(key.split("/")) for run in group.runs for key in run.values}
-        counts = [key[2] for key in keys if key[:2] == ("reading", "few_labels") and key[3:] == ("accuracy",)]
-        errors = {
-            int(count): [100 * (1 - value) for value in group.samples(f"reading/few_labels/{count}/accuracy")]
-            for count in counts
-            if count.isdigit() and int(count) > 0
-        }
-        if errors:
-            lines[group.short_label] = errors
-    if not lines:
-        return None
-    return error_figure(
-        {f"{groups[0].data}, linear readers": lines}, {group.short_label: colours[group.name] for group in groups}
-    )
 
 
 def describe(figure: Figure) -> str:
@@ -144,7 +130,7 @@ def describe(figure: Figure) -> str:
     return "; ".join(parts)
 
 
-@rc_context(STYLE)
+@rc_context(_STYLE)
 def svg(figure: Figure) -> str:
     """Writes a figure as SVG, the same every time, in tenths of a point."""
     file = io.StringIO()
@@ -153,14 +139,14 @@ def svg(figure: Figure) -> str:
     return " ".join(short.split())
 
 
-def _curve(run: Run, key: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of a metric, at most so many."""
-    scale = 100 if key.endswith("accuracy") else 1
-    # What is no number, or so large that no axis can hold it, is left out.
-    rows = [row for row in run.metrics if all(abs(row.get(name, math.nan)) < 1e30 for name in ("epoch", key))]
-    points = sorted({row["epoch"] + 1: row[key] * scale for row in rows}.items())
-    points = points[:: math.ceil(len(points) / MOST_POINTS) or 1]
-    return [epoch for epoch, _ in points], [value for _, value in points]
+def _curve(rows: pd.DataFrame, key: str) -> pd.Series:
+    """Values of a metric by epoch, at most so many."""
+    if not {"epoch", key} <= set(rows):
+        return pd.Series(dtype=float)
+    points = rows[["epoch", key]]
+    points = points[(points.abs() < 1e30).all(axis=1)]  # no gaps, and nothing so large that no axis can hold it
+    values = points.groupby("epoch")[key].last()
+    return values.iloc[:: math.ceil(len(values) / _MOST_POINTS) or 1]
 
 
 def _y_range(axes: Axes) -> tuple[float, float]:

@@ -1,59 +1,75 @@
-"""Test error against the number of labels: the table and the figure of a `label_efficiency.csv`."""
+"""Test error against the number of labels: of methods, of models, and as published."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .charts import PALETTE
-from .runs import mean_and_deviation
-from .tables import as_number, markdown_table
+import numpy as np
+import pandas as pd
 
-#: Test errors in percent over the seeds, by data set, method and number of labels.
-Errors = dict[str, dict[str, dict[int, list[float]]]]
+from .charts import colours
+from .runs import Group, over_seeds
+from .tables import METRICS, markdown_table
 
 NAMES = {"linear": "linear", "knn": "kNN", "mlp": "MLP", "scratch": "from scratch", "finetune": "fine-tuned"}
 NAMES["semi"] = "fine-tuned, semi-supervised"
-COLOURS = dict(zip(NAMES.values(), PALETTE, strict=False))
-#: By data set, test error in percent by number of labels: Kingma et al. 2014 (arXiv 1406.5298), table 1.
+COLOURS = colours(NAMES.values())
+#: By data set, test error by number of labels: Kingma et al. 2014 (arXiv 1406.5298), table 1.
 PUBLISHED = {
     "mnist": {
-        "M1+TSVM, Kingma et al.": {100: 11.82, 600: 5.72, 1000: 4.24, 3000: 3.49},
-        "M1+M2, Kingma et al.": {100: 3.33, 600: 2.59, 1000: 2.40, 3000: 2.18},
+        "M1+TSVM, Kingma et al.": {100: 0.1182, 600: 0.0572, 1000: 0.0424, 3000: 0.0349},
+        "M1+M2, Kingma et al.": {100: 0.0333, 600: 0.0259, 1000: 0.0240, 3000: 0.0218},
     }
 }
+_BY = ["data", "line", "labels"]
 
 
-def errors_of(rows: Iterable[Mapping[str, Any]]) -> Errors:
-    """Collects the test errors over the seeds, and adds the published ones.
+def errors_of(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
+    """Test errors over the seeds, with the published ones.
 
     Args:
         rows: Rows with `data`, `labels`, `method` and `accuracy`; those that lack one are left out.
+
+    Returns:
+        `mean`, `sd` and `count` by data set, name of the line and number of labels.
     """
-    found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        labels, accuracy = (as_number(str(row.get(key, ""))) for key in ("labels", "accuracy"))
-        if labels and labels > 0 and accuracy is not None and row.get("data"):
-            found[row["data"], row.get("method", "")][int(labels)].append(100 * (1 - accuracy))
-    errors: Errors = {}
-    for data in sorted({data for data, method in found if method in NAMES}, reverse=True):
-        errors[data] = {NAMES[method]: found[data, method] for method in NAMES if (data, method) in found}
-        for name, points in PUBLISHED.get(data, {}).items():
-            errors[data][name] = {count: [error] for count, error in points.items()}
-    return errors
+    errors = pd.DataFrame(rows).reindex(columns=["data", "labels", "method", "accuracy"])
+    errors["labels"] = pd.to_numeric(errors["labels"], errors="coerce")
+    errors["value"] = 1 - pd.to_numeric(errors["accuracy"], errors="coerce")
+    errors["line"] = errors["method"].map(NAMES)
+    errors = errors.replace([np.inf, -np.inf, ""], np.nan).dropna()
+    errors = errors[errors["labels"] > 0].astype({"labels": int})
+    order = list(NAMES.values())
+    errors = errors.sort_values("line", key=lambda names: names.map(order.index), kind="stable")
+    published = [
+        (data, line, count, error)
+        for data in errors["data"].unique()
+        for line, points in PUBLISHED.get(data, {}).items()
+        for count, error in points.items()
+    ]
+    known = pd.DataFrame(published, columns=[*_BY, "value"]).astype({"labels": int, "value": float})
+    errors = pd.concat([errors, known])
+    return over_seeds(errors.sort_values("data", ascending=False, kind="stable"), _BY)
 
 
-def error_table(errors: Errors) -> str:
+def errors_of_groups(groups: Sequence[Group]) -> pd.DataFrame:
+    """The same of linear probes of each model's code, as evaluations have it."""
+    errors = [
+        (f"{group.data}, linear probes", group.short_label, int(key.split("/")[2]), 1 - value)
+        for group in groups
+        for values in group.values
+        for key, value in values.items()
+        if re.fullmatch("reading/few_labels/[1-9][0-9]{0,8}/accuracy", key)
+    ]
+    return over_seeds(pd.DataFrame(errors, columns=[*_BY, "value"]), _BY)
+
+
+def error_table(errors: pd.DataFrame) -> str:
     """Lays out Markdown tables, mean and standard deviation over the seeds."""
     tables = []
-    for data, lines in errors.items():
-        counts = sorted({count for points in lines.values() for count in points})
-        rows = [[name, *(_cell(points.get(count, [])) for count in counts)] for name, points in lines.items()]
-        tables.append(markdown_table([f"error, %, on {data}", *map(str, counts)], rows))
+    for data, lines in errors.groupby("data", sort=False):
+        texts = lines.apply(lambda point: METRICS["error"].text(point["mean"], point["sd"]), axis=1)
+        table = texts.droplevel("data").unstack("labels", fill_value="", sort=False).sort_index(axis=1)
+        rows = [[str(line), *cells] for line, *cells in table.itertuples()]
+        tables.append(markdown_table([f"error, %, on {data}", *map(str, table.columns)], rows))
     return "\n".join(tables)
-
-
-def _cell(errors: list[float]) -> str:
-    if not errors:
-        return ""
-    mean, deviation = mean_and_deviation(errors)
-    return f"{mean:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else "")

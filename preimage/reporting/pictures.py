@@ -4,22 +4,25 @@ import base64
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .runs import Group, Run
+from preimage.runs import Run
 
-TILE = 72  # pixels of an image in a comparison, at most
-TILES = 10
-GAP = 2
+from .runs import Group
+
+_TILE = 72  # pixels of an image in a comparison, at most
+_TILES = 10
+_GAP = 2
+
+_Pairs = dict[bytes, tuple[Image.Image, Image.Image]]  # images and their reconstructions, by the pixels of the image
 
 
-@dataclass
-class Comparison:
+class Comparison(NamedTuple):
     """The same images of a split, and what the models make of them."""
 
     data: str
@@ -37,10 +40,8 @@ def data_uri(image: Image.Image, width: int) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def load(path: Path | None) -> Image.Image | None:
+def load(path: Path) -> Image.Image | None:
     """Reads a picture; None where there is none or it is damaged."""
-    if path is None:
-        return None
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -49,9 +50,19 @@ def load(path: Path | None) -> Image.Image | None:
 
 
 def kinds_of(groups: Sequence[Group]) -> list[str]:
-    """The folders below `images/` that hold pictures."""
-    kinds = {path.parent.name for group in groups for run in group.runs for path in run.path.glob("images/*/*.png")}
-    return sorted(kinds)
+    """The folders below `images/` that hold pictures, but for those that are shown side by side."""
+    paths = (path for group in groups for run in group.runs for path in run.folder.glob("images/*/*.png"))
+    return sorted({path.parent.name for path in paths} - {"reconstructions"})
+
+
+def newest(group: Group, kind: str) -> Image.Image | None:
+    """The picture of the first run that has one: that of the test, else of the last epoch."""
+    for run in group.runs:
+        folder = run.folder / "images" / kind
+        paths = [path for path in (folder / "test.png", *sorted(folder.glob("*.png"), reverse=True)) if path.is_file()]
+        if paths:
+            return load(paths[0])
+    return None
 
 
 def compare(groups: Sequence[Group]) -> list[Comparison]:
@@ -59,22 +70,22 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
 
     The images are told by their pixels, so it does not matter which data module, batch size or grid drew them.
     """
-    pairs = [(group, found) for group in groups if (found := _first_pairs(group))]
-    clusters: list[tuple[list[bytes], list[tuple[Group, dict[bytes, tuple[Image.Image, Image.Image]]]]]] = []
-    for group, found in pairs:
-        for place, (common, members) in enumerate(clusters):
-            shared = [key for key in common if key in found]
-            if len(shared) >= 4:
-                clusters[place] = (shared, [*members, (group, found)])
-                break
-        else:
-            clusters.append((list(found), [(group, found)]))
+    clusters: list[list[tuple[Group, _Pairs]]] = []
+    for group in groups:
+        if pairs := next(filter(None, map(_pairs, group.runs)), None):
+            alike = (members for members in clusters if len(_common([*members, (group, pairs)])) >= 4)
+            if members := next(alike, None):
+                members.append((group, pairs))
+            else:
+                clusters.append([(group, pairs)])
     comparisons = []
-    for common, members in clusters:
-        chosen = [common[place * len(common) // min(TILES, len(common))] for place in range(min(TILES, len(common)))]
-        rows = [(group, _strip([found[key][1] for key in chosen])) for group, found in members]
-        first = members[0]
-        comparisons.append(Comparison(first[0].data, _strip([first[1][key][0] for key in chosen]), rows))
+    for members in clusters:
+        common = _common(members)
+        count = min(_TILES, len(common))
+        chosen = [common[i * len(common) // count] for i in range(count)]
+        first, pairs = members[0]
+        rows = [(group, _strip([pairs[key][1] for key in chosen])) for group, pairs in members]
+        comparisons.append(Comparison(first.data, _strip([pairs[key][0] for key in chosen]), rows))
     return comparisons
 
 
@@ -86,40 +97,39 @@ def drawn(comparison: Comparison) -> Image.Image:
     left = 20 + int(max(font.getlength(name) for name in names))
     height = comparison.originals.height + 4
     image = Image.new("RGB", (left + comparison.originals.width, height * len(strips)), "white")
-    for place, (name, strip) in enumerate(zip(names, strips, strict=True)):
-        ImageDraw.Draw(image).text((8, place * height + height // 2), name, fill="black", font=font, anchor="lm")
-        image.paste(strip, (left, place * height))
+    for i, (name, strip) in enumerate(zip(names, strips, strict=True)):
+        ImageDraw.Draw(image).text((8, i * height + height // 2), name, fill="black", font=font, anchor="lm")
+        image.paste(strip, (left, i * height))
     return image
 
 
 def _strip(tiles: Sequence[Image.Image]) -> Image.Image:
-    size = min(TILE, tiles[0].width)
-    strip = Image.new("RGB", (len(tiles) * (size + GAP) - GAP, size), "white")
-    for place, tile in enumerate(tiles):
-        strip.paste(tile.resize((size, size), Image.Resampling.LANCZOS), (place * (size + GAP), 0))
+    width, height = tiles[0].size
+    strip = Image.new("RGB", (len(tiles) * (width + _GAP) - _GAP, height), "white")
+    for i, tile in enumerate(tiles):
+        strip.paste(tile, (i * (width + _GAP), 0))
     return strip
 
 
-def _first_pairs(group: Group) -> dict[bytes, tuple[Image.Image, Image.Image]]:
-    for run in group.runs:
-        if pairs := _pairs(run):
-            return pairs
-    return {}
+def _common(members: Sequence[tuple[Group, _Pairs]]) -> list[bytes]:
+    (_, first), *others = members
+    return [key for key in first if all(key in pairs for _, pairs in others)]
 
 
-def _pairs(run: Run) -> dict[bytes, tuple[Image.Image, Image.Image]]:
-    """The images of a run's reconstruction grid with their reconstructions, by the pixels of the image."""
+def _pairs(run: Run) -> _Pairs:
+    """What a run's `ReconstructionGrid` has written; nothing where it has none, or a damaged one."""
     try:
-        with np.load(run.path / "images/reconstructions/pairs.npz") as arrays:
-            targets, reconstructions = (arrays[key] for key in ("target", "reconstruction"))
-            pairs = zip(targets, reconstructions, strict=True)
-            return {target.tobytes(): (_image(target), _image(rebuilt)) for target, rebuilt in pairs}
+        with np.load(run.folder / "images/reconstructions/pairs.npz") as arrays:
+            pairs = zip(arrays["target"], arrays["reconstruction"], strict=True)
+            return {target.tobytes(): (_tile(target), _tile(rebuilt)) for target, rebuilt in pairs}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return {}  # of a run without a grid, or damaged
+        return {}
 
 
-def _image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """An image `(C, H, W)` with one or three channels, a small one enlarged by a whole factor."""
+def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image `(C, H, W)` with one or three channels as a square tile, a small one enlarged by a whole factor."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).convert("RGB")
-    factor = max(1, TILE // image.width)
-    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+    if image.width > _TILE:
+        return image.resize((_TILE, _TILE), Image.Resampling.LANCZOS)
+    size = _TILE // image.width * image.width
+    return image.resize((size, size), Image.Resampling.NEAREST)

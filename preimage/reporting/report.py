@@ -8,14 +8,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from preimage.files import write_atomically, write_text
-from preimage.reporting.charts import describe, svg
-from preimage.reporting.label_errors import error_table, errors_of
-from preimage.reporting.page import error_figures, write_page
-from preimage.reporting.pictures import Comparison, compare, drawn
-from preimage.reporting.runs import Findings, Table, read_findings
-from preimage.reporting.tables import columns_of, markdown_results, markdown_table, plain, shortened, shown, write_csv
 
-MARKERS = re.compile(r"^(<!-- report:begin -->\r?\n)(.*?)^(<!-- report:end -->)", re.DOTALL | re.MULTILINE)
+from .charts import describe, svg
+from .label_errors import error_table, errors_of
+from .page import error_figures, write_page
+from .pictures import Comparison, compare, drawn
+from .results import markdown, markdown_results, results, shown, write_csv
+from .runs import Findings, read_findings
+from .tables import PROBES_NOTE, plain
+
+_MARKERS = re.compile(r"^(<!-- report:begin -->\r?\n)(.*?)^(<!-- report:end -->)", re.DOTALL | re.MULTILINE)
 
 
 def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | None = None) -> None:
@@ -27,31 +29,28 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
         title: Heading of the page.
         readme: A Markdown file with markers between which the results are put.
     """
-    marked = _split(readme) if readme is not None else None  # a missing marker ends it before anything is written
+    around = _around_markers(readme) if readme else None  # a missing marker ends it before anything is written
     findings = read_findings(folders)
-    columns = columns_of(findings.groups)
     comparisons = compare(findings.groups)
     pictures = _write_pictures(out / "images", findings, comparisons)
-    write_atomically(out / "results.csv", lambda path: write_csv(path, findings.groups))
-    write_atomically(out / "index.html", lambda path: write_page(path, title, findings, columns, comparisons))
-    text = f"# {plain(title)}\n\n{_body(findings, pictures, out)}{_incomplete(findings)}"
-    write_text(out / "report.md", text)
-    if readme is not None and marked is not None:
-        before, after = marked
-        body = _body(findings, pictures, readme.parent)
-        write_atomically(readme, lambda path: path.write_bytes(f"{before}\n{body}\n{after}".encode()))
-    for run in findings.runs:
-        if run.missing:
-            print(f"{run.path}: {', '.join(run.missing)}")
-    for path in findings.unread:
-        print(f"{path}: cannot be read")
+    body = partial(_body, findings, pictures)
+    write_atomically(out / "results.csv", lambda path: write_csv(path, findings.measured))
+    write_atomically(out / "index.html", lambda path: write_page(path, title, findings, comparisons))
+    write_text(out / "report.md", f"# {plain(title)}\n\n{body(out)}{_incomplete(findings)}")
+    if readme and around:
+        text = f"{around[0]}\n{body(readme.parent)}\n{around[1]}"
+        write_atomically(readme, lambda path: path.write_bytes(text.encode()))
+    for path, lacking in findings.lacking.items():
+        print(f"{path}: {lacking}")
+    if findings.unfinished:
+        print(findings.without_results)
     print(*(out / name for name in ("report.md", "results.csv", "index.html")), sep="\n")
 
 
-def _split(readme: Path) -> tuple[str, str]:
+def _around_markers(readme: Path) -> tuple[str, str]:
     """What comes before and after the place of the results, with the markers."""
     text = readme.read_bytes().decode()
-    found = MARKERS.search(text)
+    found = _MARKERS.search(text)
     if found is None:
         lines = "<!-- report:begin --> and, below it, <!-- report:end -->"
         raise ValueError(f"{readme} has no markers: add the lines {lines} where the results belong")
@@ -61,12 +60,12 @@ def _split(readme: Path) -> tuple[str, str]:
 def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comparison]) -> dict[Path, str]:
     """Writes the pictures that Markdown shows, and returns what each shows."""
     pictures = {}
-    for place, comparison in enumerate(comparisons):
-        path = folder / f"reconstructions_{place}.png"
+    for i, comparison in enumerate(comparisons):
+        path = folder / f"reconstructions_{i}.png"
         write_atomically(path, partial(drawn(comparison).save, optimize=True))
         pictures[path] = f"Test images of {comparison.data}, and what each model rebuilds of them"
-    for place, figure in enumerate(error_figures(findings)):
-        path = folder / f"few_labels_{place}.svg"
+    for i, figure in enumerate(error_figures(findings)):
+        path = folder / f"few_labels_{i}.svg"
         write_text(path, svg(figure))
         pictures[path] = describe(figure)
     return pictures
@@ -74,22 +73,20 @@ def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comp
 
 def _body(findings: Findings, pictures: dict[Path, str], base: Path) -> str:
     """The results in Markdown, for a file in the folder `base`."""
-    note = "Mean ± standard deviation over seeds, on the test split."
-    parts = [note, markdown_results(findings.groups, columns_of(findings.groups))]
-    tables = [error_table(errors_of(table.rows)) for table in findings.label_efficiency]
-    parts += [f"### Label efficiency\n\n{text}" for text in tables]
+    note = f"Mean ± standard deviation over seeds, on the test split. {PROBES_NOTE}"
+    parts = [note, markdown_results(results(findings.measured)[0]) if findings.measured else ""]
+    errors = [error_table(errors_of(rows)) for rows in findings.tables_named("label_efficiency.csv").values()]
+    parts += [f"### Label efficiency\n\n{text}" for text in errors]
     parts += [f"![{plain(text)}]({quote(relpath(path, base))})" for path, text in pictures.items()]
-    parts += [_table(table) for table in (*findings.atlases, *findings.sweeps)]
+    parts += [
+        f"### {plain(path.parent.name)}\n\n{markdown(shown(path.name, rows))}"
+        for name in ("atlas.csv", "sweep.csv")
+        for path, rows in findings.tables_named(name).items()
+    ]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
-def _table(table: Table) -> str:
-    titles, rows = shown(table)
-    cells = [[shortened(text) for text in row] for row in rows]
-    return f"### {plain(table.path.parent.name)}\n\n{markdown_table(titles, cells)}"
-
-
 def _incomplete(findings: Findings) -> str:
-    lines = [f"- {plain(str(run.path))}: {plain(', '.join(run.missing))}\n" for run in findings.runs if run.missing]
-    lines += [f"- {plain(str(path))}: cannot be read\n" for path in findings.unread]
-    return f"\n### Runs that lack something\n\n{''.join(lines)}" if lines else ""
+    lines = [f"- {plain(f'{path}: {lacking}')}\n" for path, lacking in findings.lacking.items()]
+    text = f"\n### Runs that lack something\n\n{''.join(lines)}" if lines else ""
+    return text + (f"\n{plain(findings.without_results)}\n" if findings.unfinished else "")

@@ -1,79 +1,32 @@
-"""Run directories: where they are, what they hold and lack, and which are seeds of one experiment."""
+"""Which runs and tables lie below folders, and which runs are seeds of one experiment."""
 
-import csv
 import json
-import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from preimage.files import DATA_PLACES, read_metrics, read_plain, run_name
+import pandas as pd
 
+from preimage.files import DATA_PLACES, read_plain
+from preimage.runs import Run
+from preimage.trainer_options import as_list
+
+from .tables import figures
+
+_TABLES = ("atlas.csv", "sweep.csv", "label_efficiency.csv")
+_RUN = {"config.yaml", "metrics.csv"}
 # What makes an experiment what it is; other options watch it, and come and go with versions of this project.
 _EXPERIMENT = ("model", "data", "trainer", "checkpoint")
 # What says where and how a run went, not what it trained.
 _PLACES = {"default_root_dir", "logger", "enable_progress_bar", "enable_model_summary", *DATA_PLACES}
 # What a repetition of an experiment draws anew; other seeds, as of the split, say what is measured.
 _SEEDS = {"seed_everything", "label_seed"}
-
-
-@dataclass
-class Run:
-    """One run directory, as far as it can be read."""
-
-    path: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    @cached_property
-    def values(self) -> dict[str, float]:
-        """The run's figures by name, such as `reconstruction/psnr` and `test/accuracy`.
-
-        FID and KID carry the name of the network that they were measured with, so that no two are ever averaged. The
-        errors of the run's own test stand in for those of an evaluation that it does not have.
-        """
-        values = _numbers(self.evaluation)
-        generation = self.evaluation.get("generation")
-        if isinstance(generation, dict):
-            extractor = generation.get("extractor") or "unnamed"
-            for key in ("fid", "kid"):
-                if (value := values.pop(f"generation/{key}", None)) is not None:
-                    values[f"generation/{key}/{extractor}"] = value
-        tested = {key: value for row in self.metrics for key, value in row.items() if key.startswith("test/")}
-        rebuilt = any(key.startswith("reconstruction/") for key in values)
-        for key, value in tested.items():
-            metric = key.removeprefix("test/")
-            if metric not in ("mse", "psnr", "ssim"):
-                values[key] = value
-            elif not rebuilt:
-                values[f"reconstruction/{metric}"] = value
-        if "test/active_units" in values:
-            values.setdefault("active_units", values["test/active_units"])
-        return values
-
-    @property
-    def seed(self) -> Any:
-        """The seed of the run."""
-        return self.config.get("seed_everything", "")
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that have a row of metrics."""
-        return len({row["epoch"] for row in self.metrics if "epoch" in row and any("train/" in key for key in row)})
-
-    def picture(self, kind: str) -> Path | None:
-        """The newest picture in a folder below `images/`: that of the test, else of the last epoch."""
-        folder = self.path / "images" / kind
-        test = folder / "test.png"
-        return test if test.is_file() else max(folder.glob("*.png"), default=None)
+_WATCHING = re.compile(r"callbacks\.(?!.*(Averag|Search))")
 
 
 @dataclass
@@ -81,43 +34,60 @@ class Group:
     """The runs of one config, which differ in their seeds."""
 
     name: str
-    model: str
-    data: str
-    runs: list[Run]
-    label: str = ""
+    config: dict[str, Any]
+    runs: list[Run] = field(default_factory=list)
+    values: list[dict[str, float]] = field(default_factory=list)  # the figures of each run
+    label: str = ""  # the name, and what tells it from groups of the same name
+    short_label: str = ""  # the same for where the data set is told anyway
 
     @property
-    def short_label(self) -> str:
-        """The label for where the data set is told anyway."""
-        return self.name if self.label == _on_data(self) else self.label
+    def model(self) -> str:
+        """Class of the model."""
+        return _class_name(self.config.get("model"))
 
-    def samples(self, key: str) -> list[float]:
-        """The values of a figure, of those runs that have it."""
-        return [run.values[key] for run in self.runs if key in run.values]
+    @cached_property
+    def data(self) -> str:
+        """The data set: its name or that of its folder, else the class that reads it."""
+        part = self.config.get("data")
+        arguments = _mapping(_mapping(part).get("init_args"))
+        return str(arguments.get("dataset") or Path(str(arguments.get("root") or "")).stem or _class_name(part))
 
-    def picture(self, kind: str) -> Path | None:
-        """The picture of the first run that has it."""
-        return next((path for run in self.runs if (path := run.picture(kind))), None)
+    @property
+    def measured(self) -> list[Run]:
+        """The runs that have figures."""
+        return [run for run, values in zip(self.runs, self.values, strict=True) if values]
 
-
-@dataclass
-class Table:
-    """A CSV file of an atlas, a sweep or a measurement over label counts."""
-
-    path: Path
-    rows: list[dict[str, str]]
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        """`mean`, `sd` and `count` over the seeds, by the name of the figure."""
+        values = [item for values in self.values for item in values.items()]
+        return over_seeds(pd.DataFrame(values, columns=["key", "value"]), ["key"])
 
 
 @dataclass
 class Findings:
     """All that lies below the given folders."""
 
-    runs: list[Run]
-    groups: list[Group]
-    atlases: list[Table]
-    sweeps: list[Table]
-    label_efficiency: list[Table]
-    unread: list[Path] = field(default_factory=list)  # tables that hold none
+    runs: list[Run] = field(default_factory=list)  # those that have figures, or are damaged
+    unfinished: list[Run] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    tables: dict[Path, pd.DataFrame] = field(default_factory=dict)  # CSV files, as texts
+    lacking: dict[Path, str] = field(default_factory=dict)  # what runs and tables lack
+
+    @property
+    def measured(self) -> list[Group]:
+        """The groups that have figures."""
+        return [group for group in self.groups if group.measured]
+
+    @property
+    def without_results(self) -> str:
+        """Names the runs that have none, in one line; empty where all have some."""
+        paths = ", ".join(str(run.folder) for run in self.unfinished)
+        return f"Without results, and in no table: {paths}." if paths else ""
+
+    def tables_named(self, name: str) -> dict[Path, pd.DataFrame]:
+        """The tables of a kind."""
+        return {path: rows for path, rows in self.tables.items() if path.name == name}
 
 
 def read_findings(folders: Sequence[Path]) -> Findings:
@@ -127,118 +97,126 @@ def read_findings(folders: Sequence[Path]) -> Findings:
         folders: Run directories, or folders above them.
 
     Raises:
-        ValueError: There is no run, no atlas and no table of label efficiency.
+        ValueError: There is no run, and no table.
     """
-    found: dict[str, list[Path]] = {"run": [], "atlas.csv": [], "sweep.csv": [], "label_efficiency.csv": []}
+    runs, tables = _look_below(folders)
+    if not runs and not tables:
+        where = ", ".join(map(str, folders))
+        raise ValueError(
+            f"there is no run in {where}: a run directory has a config.yaml and a metrics.csv; train first"
+        )
+    findings = Findings()
+    groups: dict[str, Group] = {}
+    for run in map(Run, runs):
+        values, lacking = _figures_of(run), _lacking(run)
+        if values or "cannot be read" in lacking:
+            findings.runs.append(run)
+            findings.lacking |= {run.folder: lacking} if lacking else {}
+        else:
+            findings.unfinished.append(run)
+        if run.config and (values or run.logged()):
+            key = json.dumps([run.name, _experiment(run.config)], sort_keys=True, default=str)
+            group = groups.setdefault(key, Group(run.name, run.config))
+            group.runs.append(run)
+            group.values.append(values)
+    findings.groups = list(groups.values())
+    for name in {group.name for group in findings.groups}:
+        _tell_apart([group for group in findings.groups if group.name == name])
+    for path in tables:
+        try:
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
+        except (OSError, ValueError):
+            rows = pd.DataFrame()
+        if len(rows):
+            findings.tables[path] = rows
+        else:
+            findings.lacking[path] = "cannot be read"
+    return findings
+
+
+def over_seeds(values: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """`mean`, sample standard deviation `sd` (NaN of a single one) and `count` of the column `value`, by other columns.
+
+    What is not finite is no gap: it makes mean and deviation NaN or infinite.
+    """
+    return values.groupby(by, sort=False)["value"].agg(
+        mean=lambda part: part.mean(skipna=False), sd=lambda part: part.std(skipna=False), count="size"
+    )
+
+
+def _look_below(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Run directories, and tables that are not those of a run, each once, `version_2` before `version_10`."""
+    runs: dict[Path, Path] = {}
+    tables: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: give run directories or folders above them")
         for where, below, files in os.walk(folder):
             path = Path(where)
-            for name in set(found) & set(files):
-                found[name].append(path / name)
-            if {"config.yaml", "metrics.csv"} & set(files):
-                found["run"].append(path)
-            if {"config.yaml", "metrics.csv", "atlas.csv"} & set(files):
+            tables |= {(path / name).resolve(): path / name for name in _TABLES if name in files}
+            if _RUN & set(files):
+                runs[path.resolve()] = path
+            if (_RUN | {"atlas.csv"}) & set(files):
                 below.clear()  # a run holds no runs, and those of an atlas are rows of its table
             if "label_efficiency.csv" in files and "fits" in below:
                 below.remove("fits")  # so are these
-    paths = {name: _unique(paths) for name, paths in found.items()}
-    if not any(paths[name] for name in ("run", "atlas.csv", "label_efficiency.csv")):
-        where = ", ".join(map(str, folders))
-        raise ValueError(
-            f"there is no run in {where}: a run directory has a config.yaml and a metrics.csv; train first"
-        )
-    runs = [read_run(path) for path in paths["run"]]
-    names = [name for name in found if name != "run"]
-    tables = {name: [table for path in paths[name] if (table := _read_table(path))] for name in names}
-    read = {table.path for found in tables.values() for table in found}
-    unread = [path for name in names for path in paths[name] if path not in read]
-    return Findings(
-        runs, group_runs(runs), tables["atlas.csv"], tables["sweep.csv"], tables["label_efficiency.csv"], unread
-    )
+    return sorted(runs.values(), key=_natural), sorted(tables.values(), key=_natural)
 
 
-def read_run(path: Path) -> Run:
-    """Reads a run directory; `missing` says what is not there or cannot be read."""
-    run = Run(path)
-
-    def read(name: str, kind: type, empty: Any) -> Any:
-        if not (path / name).is_file():
-            run.missing.append(f"no {name}")
-            return empty
-        try:
-            content = read_metrics(path / name) or None if name.endswith(".csv") else read_plain(path / name)
-        except (OSError, ValueError):
-            content = None
-        if not isinstance(content, kind):
-            run.missing.append(f"{name} cannot be read")
-            return empty
-        return content
-
-    run.config = read("config.yaml", dict, {})
-    run.metrics = read("metrics.csv", list, [])
-    run.evaluation = read("evaluation.json", dict, {})
-    run.classes = read("classes.json", list, [])
-    if run.metrics and not any(key.startswith("test/") for row in run.metrics for key in row):
-        run.missing.append("no test figures in metrics.csv")
-    return run
+def _natural(path: Path) -> list[str | int]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", str(path)))]
 
 
-def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Puts runs of one config together: those that differ in nothing but seeds, places and loggers."""
-    groups: dict[str, Group] = {}
-    for run in runs:
-        if not run.config:
-            continue
-        name = run_name(run.path, run.config)
-        key = json.dumps([name, _experiment(run)], sort_keys=True, default=str)
-        group = groups.setdefault(key, Group(name, _class_name(run.config.get("model")), _data_name(run), []))
-        group.runs.append(run)
-    names: dict[str, list[Group]] = {}
-    for group in groups.values():
-        names.setdefault(group.name, []).append(group)
-    for name, same in names.items():
-        for group, label in zip(same, _labels(name, same), strict=True):
-            group.label = label
-    return list(groups.values())
+def _figures_of(run: Run) -> dict[str, float]:
+    """The run's figures by name, such as `reconstruction/psnr` and `test/accuracy`.
+
+    The errors of the run's own test stand in for those of an evaluation that it does not have.
+    """
+    values = figures(run.evaluation)
+    rebuilt = any(key.startswith("reconstruction/") for key in values)
+    for key, value in (item for row in run.logged() for item in row.items() if item[0].startswith("test/")):
+        metric = key.removeprefix("test/")
+        if metric not in ("mse", "psnr", "ssim"):
+            values[key] = value
+        elif not rebuilt:
+            values[f"reconstruction/{metric}"] = value
+    if "test/active_units" in values:
+        values.setdefault("active_units", values["test/active_units"])
+    return values
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, which a single value has none of."""
-    mean = fmean(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, stdev(values) if math.isfinite(mean) else math.nan  # stdev refuses NaN and infinity
-
-
-def _unique(paths: Sequence[Path]) -> list[Path]:
-    """Each folder once, `version_2` before `version_10`."""
-    resolved = {path.resolve(): path for path in paths}
-    parts = {path: re.split(r"(\d+)", str(path)) for path in resolved.values()}
-    return sorted(resolved.values(), key=lambda path: [int(part) if part.isdigit() else part for part in parts[path]])
-
-
-def _read_table(path: Path) -> Table | None:
+def _lacking(run: Run) -> str:
+    """What is not there or cannot be read."""
+    rows = run.logged()
     try:
-        with path.open(newline="") as file:
-            rows = [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
-    except (OSError, ValueError, csv.Error):
-        return None
-    return Table(path, rows) if rows else None
+        classes = read_plain(run.folder / "classes.json")
+    except (OSError, ValueError):
+        classes = None
+    readable = {"config.yaml": bool(run.config), "metrics.csv": bool(rows), "evaluation.json": bool(run.evaluation)}
+    readable |= {"classes.json": isinstance(classes, list)}
+    there = {name: (run.folder / name).is_file() for name in readable}
+    parts = [f"{name} cannot be read" if there[name] else f"no {name}" for name in readable if not readable[name]]
+    if rows and not any(key.startswith("test/") for row in rows for key in row):
+        parts.append("no test figures in metrics.csv")
+    return ", ".join(parts)
 
 
-def _numbers(tree: Any, prefix: str = "") -> dict[str, float]:
-    """The numbers of nested dictionaries by path; an evaluation that someone edited may hold anything."""
-    if isinstance(tree, dict):
-        parts = [_numbers(value, f"{prefix}/{key}" if prefix else str(key)) for key, value in tree.items()]
-        return {key: value for part in parts for key, value in part.items()}
-    known = isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree)
-    return {prefix: float(tree)} if known else {}
+def _mapping(part: Any) -> dict[Any, Any]:
+    return part if isinstance(part, dict) else {}
 
 
-def _experiment(run: Run) -> Any:
-    return _comparable({key: run.config.get(key) for key in _EXPERIMENT})
+def _class_name(part: Any) -> str:
+    return str(_mapping(part).get("class_path", "")).rsplit(".", 1)[-1]
+
+
+def _experiment(config: dict[str, Any]) -> Any:
+    """The options that make an experiment what it is."""
+    parts = {key: config.get(key) for key in _EXPERIMENT}
+    if isinstance(trainer := parts["trainer"], dict):
+        callbacks = [(str(_mapping(part).get("class_path")), part) for part in as_list(trainer.get("callbacks"))]
+        learning = [part for name, part in callbacks if not _WATCHING.match(name)]
+        parts["trainer"] = trainer | {"callbacks": learning}
+    return _comparable(parts)
 
 
 def _comparable(tree: Any) -> Any:
@@ -249,40 +227,60 @@ def _comparable(tree: Any) -> Any:
     return re.sub(r"version_\d+", "version_*", tree) if isinstance(tree, str) else tree
 
 
-def _class_name(part: Any) -> str:
-    return str(part.get("class_path", "")).rsplit(".", 1)[-1] if isinstance(part, dict) else ""
+def _tell_apart(groups: Sequence[Group]) -> None:
+    """Labels groups of one name by the fewest settings that tell them apart, after the data set."""
+    options = pd.DataFrame([_options(_experiment(group.config)) for group in groups]).fillna("")
+    # What a person sets stands high up in a config, and what follows from it further down.
+    differing = [path for path in options.columns[options.nunique() > 1] if _last(path) not in ("dataset", "root")]
+    paths = sorted(differing, key=lambda path: (path.count("."), path))
+    options[""] = [group.data for group in groups]
+    several = options[""].nunique() > 1
+    chosen = [""]
+
+    def told_apart(path: str) -> int:
+        return len(options[[*chosen, path]].drop_duplicates())
+
+    while paths and told_apart(best := max(paths, key=told_apart)) > told_apart(""):
+        chosen.append(best)
+    words = Counter(_last(path) for path in chosen)
+    others = {_last(path) for path in paths if path.count(".") == 1} - set(words)
+    alike = options.duplicated(chosen, keep=False)
+    for i, (group, texts) in enumerate(zip(groups, options.to_dict("records"), strict=True)):
+        settings = []
+        for path in (path for path in chosen[1:] if texts[path]):
+            word = _last(path) if words[_last(path)] == 1 else " ".join(path.split(".")[-2:])
+            settings.append(word if word == texts[path] else f"{word} {texts[path]}")
+        settings += ["..."] * bool(settings and others)
+        settings += [f"#{i + 1}"] * bool(alike[i])  # they differ in what no few words say
+        group.short_label = _named(group.name, settings)
+        group.label = _named(group.name, [group.data] * several + settings)
 
 
-def _data_name(run: Run) -> str:
-    """The data set: its name or that of its folder, else the class that reads it."""
-    part = run.config.get("data")
-    arguments = part.get("init_args") if isinstance(part, dict) else None
-    arguments = arguments if isinstance(arguments, dict) else {}
-    folder = Path(str(arguments.get("root") or "")).stem
-    return str(arguments.get("dataset") or folder or _class_name(part))
+def _options(tree: Any, path: str = "") -> dict[str, str]:
+    """What options are set to in a few words, by their path."""
+    if isinstance(tree, dict):
+        ends = {"class_path": path, "init_args": path}
+        parts = [_options(value, ends.get(key, f"{path}.{key}".strip("."))) for key, value in tree.items()]
+    elif isinstance(tree, list):
+        parts = [_options(part, f"{path}.{_class_name(part)}") for part in tree if isinstance(part, dict)]
+        names = [_class_name(part) or None if isinstance(part, dict) else _options(part).get("") for part in tree]
+        parts += [{path: _short(" ".join(filter(None, names))) or "none"}] if None not in names else []
+    elif isinstance(tree, str):
+        folders = [part for part in tree.split("/") if not re.fullmatch(r"version_\*|checkpoints|\w+\.ckpt|", part)]
+        name = folders[-1] if folders else ""
+        parts = [{path: _short(_last(name) if re.fullmatch(r"([a-z_]\w*\.)+[A-Z]\w*", name) else name)}]
+    else:
+        parts = [{path: f"{tree:g}" if isinstance(tree, float) else json.dumps(tree)}]
+    return {key: text for part in parts for key, text in part.items()}
 
 
-def _leaves(tree: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(tree, dict):
-        return {prefix: tree if isinstance(tree, str) else json.dumps(tree, sort_keys=True, default=str)}
-    return {key: leaf for name, value in tree.items() for key, leaf in _leaves(value, f"{prefix}.{name}").items()}
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
-def _on_data(group: Group) -> str:
-    return f"{group.name} ({group.data})"
+def _short(text: str) -> str:
+    return " ".join(text.split())[:30]
 
 
-def _labels(name: str, groups: Sequence[Group]) -> list[str]:
-    """The name, and for groups that share it what tells them apart: the data set, else the settings that differ."""
-    if len(groups) == 1:
-        return [name]
-    if len({group.data for group in groups}) == len(groups):
-        return [_on_data(group) for group in groups]
-    leaves = [_leaves(_experiment(group.runs[0])) for group in groups]
-    keys = sorted({key for part in leaves for key in part}, key=lambda key: (not key.startswith(".data"), key))
-    differing = [key for key in keys if len({part.get(key) for part in leaves}) > 1]
-    labels = []
-    for part in leaves:
-        settings = [f"{key.rsplit('.', 1)[-1]} {part[key][:30]}" for key in differing if key in part]
-        labels.append(f"{name} ({', '.join(settings[:2])}{', ...' if len(settings) > 2 else ''})")
-    return [f"{label} #{place + 1}" if labels.count(label) > 1 else label for place, label in enumerate(labels)]
+def _named(name: str, settings: Sequence[str]) -> str:
+    return f"{name} ({', '.join(settings)})" if settings else name

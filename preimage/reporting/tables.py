@@ -1,150 +1,133 @@
-"""The results as rows and columns, in Markdown and CSV."""
+"""How figures are called and written, and Markdown tables of them."""
 
-import csv
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from .runs import Group, Table, mean_and_deviation
 
-_TITLES = {
-    "mse": "MSE",
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM",
-    "normalized_error": "normalised error",
-    "fid": "FID",
-    "kid": "KID",
-    "elbo": "ELBO, nats",
-    "log_likelihood": "log p(x), nats",
-    "f1": "F1, %",
-    "accuracy": "accuracy, %",
-    "knn_accuracy": "kNN accuracy, %",
-    "knn_f1": "kNN F1, %",
-    "auroc": "ROC AUC",
-    "average_precision": "average precision",
-    "linear": "linear",
-    "knn": "kNN",
-    "mlp": "MLP",
-    "active_units": "active units",
-    "parameters": "parameters",
-    "trainable_parameters": "trainable",
-    "training_minutes": "training, min",
-    "images_per_second": "images/s encoded",
-    "peak_memory_gb": "peak memory, GB",
+class Metric(NamedTuple):
+    """How a kind of figure is called and written."""
+
+    title: str
+    decimals: int | None = None  # None for four digits
+    better: int = 0  # -1 where less is better, 1 where more is
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title with unit, as a column or an axis has it."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by: shares of one are shown in percent."""
+        return 100 if self.unit == "%" else 1
+
+    def text(self, value: float, deviation: float = math.nan) -> str:
+        """Writes a value without its unit, and its standard deviation if there is one."""
+        if not math.isfinite(deviation):
+            form = ".4g" if self.decimals is None else f",.{self.decimals}f"
+            return f"{value * self.scale:{form}}"
+        return f"{self.text(value)} ± {self.text(deviation)}"
+
+
+#: Every kind of figure by its key, in the order of the columns.
+METRICS = {
+    "mse": Metric("MSE", 4, -1),
+    "psnr": Metric("PSNR", 2, 1, "dB"),
+    "ssim": Metric("SSIM", 3, 1),
+    "normalized_error": Metric("normalised error", 3, -1),
+    "fid": Metric("FID", 2, -1),
+    "kid": Metric("KID", 4, -1),
+    "linear": Metric("linear probe", 2, 1, "%"),
+    "knn": Metric("kNN", 2, 1, "%"),
+    "mlp": Metric("MLP probe", 2, 1, "%"),
+    "accuracy": Metric("accuracy", 2, 1, "%"),
+    "error": Metric("test error", 2, -1, "%"),
+    "f1": Metric("F1", 2, 1, "%"),
+    "auroc": Metric("ROC AUC", None, 1),
+    "average_precision": Metric("average precision", None, 1),
+    "knn_accuracy": Metric("kNN accuracy", 2, 1, "%"),
+    "knn_f1": Metric("kNN F1", 2, 1, "%"),
+    "elbo": Metric("ELBO", 1, unit="nats"),
+    "log_likelihood": Metric("log p(x)", 1, 1, "nats"),
+    "active_units": Metric("active units", 1),
+    "parameters": Metric("parameters", 0),
+    "trainable_parameters": Metric("trainable", 0),
+    "training_minutes": Metric("training", 1, unit="min"),
+    "images_per_second": Metric("images/s encoded", 0),
+    "peak_memory_gb": Metric("peak memory", 2, unit="GB"),
 }
-_SHARES = ("accuracy", "f1", "knn_accuracy", "knn_f1")  # of one, written as percentages
-_DECIMALS = {"mse": 4, "psnr": 2, "ssim": 3, "normalized_error": 3, "fid": 2, "kid": 4, "elbo": 1}
-_DECIMALS |= {
-    "log_likelihood": 1,
-    "active_units": 1,
-    "parameters": 0,
-    "trainable_parameters": 0,
-}
-_DECIMALS |= {"training_minutes": 1, "images_per_second": 0, "peak_memory_gb": 2} | dict.fromkeys(_SHARES, 2)
-_LOWER_IS_BETTER = {"mse", "normalized_error", "fid", "kid"}
-_HIGHER_IS_BETTER = {"psnr", "ssim", *_SHARES, "auroc", "average_precision", "log_likelihood"}
-_OWN = (*_SHARES, "auroc", "average_precision", "elbo", "log_likelihood")
-_COST = (
-    "active_units",
-    "parameters",
-    "trainable_parameters",
-    "training_minutes",
-    "images_per_second",
-    "peak_memory_gb",
+#: Why two linear figures of one code differ.
+PROBES_NOTE = (
+    "A linear probe is fitted to its optimum on the frozen code; this run's head is what the run itself has trained."
 )
-_SECTIONS = ("Reconstruction", "Generation", "Accuracy of a reader of the code", "Own test", "Size and cost")
-_ORDER = ("mse", "psnr", "ssim", "normalized_error", "linear", "knn", "mlp", "few_labels", *_OWN, *_COST)
+_PROBES, _HEAD = "Probes of the code, fitted to their optimum", "This run's head"
+COST = ("active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second", "peak_memory_gb")
+_SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", "Size and cost")
 
 
-_ATLAS = {
-    "layer": "layer",
-    "shape": "features",
-    "parameters": "decoder's parameters",
-    "minutes": "minutes",
-    "psnr_64": "PSNR, dB",
-    "ssim_64": "SSIM",
-    "normalized_error_64": "normalised error",
-    "feature_error": "feature error",
-    "psnr_64_few": "PSNR on the images of the search",
-    "psnr_64_search": "PSNR of the search",
-}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A figure of the table."""
+class Column(NamedTuple):
+    """A figure of the tables."""
 
     key: str
     section: str
-    title: str
-    better: int  # -1 where less is better, 1 where more is, 0 where neither
-
-    @property
-    def metric(self) -> str:
-        """The kind of figure, which decides how it is written."""
-        parts = self.key.split("/")
-        return parts[1] if parts[0] == "generation" else parts[-1]
+    metric: Metric
 
 
-def columns_of(groups: Sequence[Group]) -> list[Column]:
-    """The columns in which some run has a value, in the order of the sections."""
-    columns = [column for key in _keys(groups) if (column := _column(key))]
+def figures(evaluation: Any) -> dict[str, float]:
+    """The numbers of an `evaluation.json` by name, such as `reconstruction/psnr`.
+
+    FID and KID carry the name of the network that they were measured with, so that no two are ever averaged. What is
+    no finite number is left out, of which a file that someone edited may have any.
+    """
+    return dict(_numbers(evaluation))
+
+
+def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            of = f"/{tree.get('extractor') or 'unnamed'}" if key in ("fid", "kid") else ""
+            yield from _numbers(value, f"{path}/{key}{of}".strip("/"))
+    elif isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree):
+        yield path, float(tree)
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Names of figures as a reader wants them: known ones in their order, numbers by size, the rest by name."""
+    known = list(METRICS)
+
+    def rank(part: str) -> tuple[int, float, str]:
+        return known.index(part) if part in known else len(known), float(part) if part.isdigit() else 0.0, part
+
+    return sorted(set(keys), key=lambda key: [rank(part) for part in key.split("/")])
+
+
+def columns_of(keys: Iterable[str]) -> list[Column]:
+    """The columns of figures that have one, in the order of the sections; also of a run's own test, as `test/f1`."""
+    columns = [column for key in in_order(keys) if (column := _column(key))]
     return sorted(columns, key=lambda column: _SECTIONS.index(column.section))
 
 
-def number(metric: str, value: float) -> str:
-    """Writes a figure with the decimals of its kind; shares of one as percentages."""
-    if not math.isfinite(value):
-        return str(value)
-    scaled = value * 100 if metric in _SHARES else value
-    return f"{scaled:,.{_DECIMALS[metric]}f}" if metric in _DECIMALS else f"{scaled:.4g}"
-
-
-def cell(group: Group, column: Column) -> str:
-    """Mean ± standard deviation, with the number of seeds where some lack the value; empty where all do."""
-    values = group.samples(column.key)
-    if not values:
-        return ""
-    mean, deviation = mean_and_deviation(values)
-    text = number(column.metric, mean)
-    if deviation is not None and not (deviation == 0 and column.metric in _COST):
-        text += f" ± {number(column.metric, deviation)}"
-    return text if len(values) == len(group.runs) else f"{text} ({len(values)} of {len(group.runs)})"
-
-
-def best_cells(groups: Sequence[Group], columns: Sequence[Column]) -> set[tuple[str, str]]:
-    """Label and key of the best mean of each data set, where less or more is better and several have the value."""
-    best = set()
-    for column in columns:
-        for data in {group.data for group in groups} if column.better else ():
-            means = {
-                group.label: mean_and_deviation(values)[0] * column.better
-                for group in groups
-                if group.data == data and (values := group.samples(column.key))
-            }
-            if len(means) > 1:
-                best.add((max(means, key=lambda label: means[label]), column.key))
-    return best
-
-
-def write_csv(path: Path, groups: Sequence[Group]) -> None:
-    """Writes a row per group: mean, standard deviation and count of every figure, in full precision."""
-    keys = _keys(groups)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        names = [name for key in keys for name in (key, f"{key}/sd", f"{key}/count")]
-        writer.writerow(["label", "model", "data", "runs", "seeds", *names])
-        for group in groups:
-            row: list[Any] = [group.label, group.model, group.data, len(group.runs)]
-            row.append(" ".join(str(run.seed) for run in group.runs))
-            for key in keys:
-                values = group.samples(key)
-                mean, deviation = mean_and_deviation(values) if values else ("", None)
-                row += [mean, "" if deviation is None else deviation, len(values)]
-            writer.writerow(row)
+def _column(key: str) -> Column | None:
+    match key.split("/"):
+        case ["reconstruction", name]:
+            return Column(key, "Reconstruction", METRICS.get(name) or Metric(name.replace("_", " ")))
+        case ["generation", ("fid" | "kid") as name, *extractor]:
+            metric = METRICS[name]
+            return Column(key, "Generation", metric._replace(title=f"{metric.title} ({'/'.join(extractor)})"))
+        case ["reading", "few_labels", count, "accuracy"]:
+            return Column(key, _PROBES, METRICS["linear"]._replace(title=f"{count} labels"))
+        case ["reading", name, "accuracy"]:
+            return Column(key, _PROBES, METRICS.get(name) or METRICS["accuracy"]._replace(title=name))
+        case ["test", ("accuracy" | "f1" | "auroc" | "average_precision") as name]:
+            return Column(key, _HEAD, METRICS[name])
+        case ["test", ("knn_accuracy" | "knn_f1" | "elbo" | "log_likelihood") as name]:
+            return Column(key, "Own test", METRICS[name])
+        case [name] if name in COST:
+            return Column(key, "Size and cost", METRICS[name])
+    return None
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -157,77 +140,3 @@ def plain(text: str) -> str:
     """Keeps a text from being read as HTML or as the end of a cell."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\|`*\[\]])", r"\\\1", text)
-
-
-def markdown_results(groups: Sequence[Group], columns: Sequence[Column]) -> str:
-    """Writes a table per section, with the groups that have a value in it."""
-    several = len({group.data for group in groups}) > 1
-    parts = []
-    for section in _SECTIONS:
-        chosen = [column for column in columns if column.section == section]
-        rows = [
-            [group.short_label, *([group.data] if several else []), str(len(group.runs)), *cells]
-            for group in groups
-            if any(cells := [cell(group, column) for column in chosen])
-        ]
-        if rows:
-            header = ["model", *(["data"] if several else []), "seeds", *(column.title for column in chosen)]
-            parts.append(f"### {section}\n\n{markdown_table(header, rows)}")
-    return "\n".join(parts)
-
-
-def shown(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of a CSV file, without empty columns; of an atlas, what matters."""
-    keys = [key for key in table.rows[0] if any(row.get(key) for row in table.rows)]
-    if table.path.name == "atlas.csv":
-        keys = [key for key in _ATLAS if key in keys]
-    titles = [_ATLAS.get(key, key.replace("_", " ")) for key in keys]
-    return titles, [[row.get(key, "") for key in keys] for row in table.rows]
-
-
-def as_number(text: str) -> float | None:
-    """The number that a text is, if it is one."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def shortened(text: str) -> str:
-    """Writes a number with four digits, and leaves any other text as it is."""
-    value = as_number(text)
-    if value is None:
-        return text
-    return f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
-
-
-def _keys(groups: Sequence[Group]) -> list[str]:
-    return sorted({key for group in groups for run in group.runs for key in run.values}, key=_place)
-
-
-def _place(key: str) -> list[tuple[int, float, str]]:
-    """Sorts figures as a reader wants them: known ones in their order, numbers by size, the rest by name."""
-    places = []
-    for part in key.split("/"):
-        known = _ORDER.index(part) if part in _ORDER else len(_ORDER)
-        places.append((known, float(part) if part.isdigit() else 0.0, part))
-    return places
-
-
-def _column(key: str) -> Column | None:
-    first, *rest = key.split("/")
-    last = rest[-1] if rest else first
-    metric = rest[0] if first == "generation" else last
-    better = (metric in _HIGHER_IS_BETTER) - (metric in _LOWER_IS_BETTER)
-    title = _TITLES.get(metric, metric.replace("_", " "))
-    if first == "reconstruction":
-        return Column(key, "Reconstruction", title, better)
-    if first == "generation" and metric in ("fid", "kid"):
-        return Column(key, "Generation", f"{title} ({'/'.join(rest[1:])})", better)
-    if first == "reading" and last == "accuracy" and len(rest) > 1:
-        reader = f"{rest[1]} labels" if rest[0] == "few_labels" else _TITLES.get(rest[0], rest[0])
-        return Column(key, "Accuracy of a reader of the code", f"{reader}, %", better)
-    if first == "test" and last in _OWN:
-        return Column(key, "Own test", title, better)
-    return Column(key, "Size and cost", title, 0) if key in _COST else None

@@ -1,13 +1,11 @@
 import csv
 import json
-import math
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -16,63 +14,18 @@ import pytest
 import yaml
 
 from preimage.__main__ import main
-from preimage.reporting.charts import curve_figures, few_label_figure
+from preimage.reporting.charts import curve_figures, error_figure
+from preimage.reporting.label_errors import errors_of_groups
 from preimage.reporting.page import colours_of
 from preimage.reporting.pictures import compare
 from preimage.reporting.report import write_report
-from preimage.reporting.runs import mean_and_deviation, read_findings, read_run
-from tests.conftest import QUICK, ROOT, Fails
+from preimage.reporting.runs import read_findings
+from preimage.reporting.tables import plain
+from tests.conftest import Fails
+from tests.preimage.conftest import evaluation
 
 CHROMIUM = shutil.which("chromium")
-READERS = {"linear": 0.8, "knn": 0.85, "mlp": 0.9}
 VOID = {"meta", "link", "img", "wbr"}
-
-
-def evaluation(seed: int, extractor: str | None = None) -> dict[str, Any]:
-    reading: dict[str, Any] = {name: {"accuracy": value + seed / 100, "f1": value} for name, value in READERS.items()}
-    reading["few_labels"] = {"10": {"accuracy": 0.4}, "100": {"accuracy": 0.6 + seed / 10}, "1000": {"accuracy": 0.7}}
-    return {
-        "version": 1,
-        "reconstruction": {"mse": 0.02, "psnr": 17.0 + seed, "ssim": 0.5, "normalized_error": 0.3},
-        "generation": extractor and {"fid": 10.0 + seed, "kid": 0.01, "images": 100, "extractor": extractor},
-        "reading": reading,
-        "active_units": 12,
-        "parameters": 63421,
-        "trainable_parameters": 63421,
-        "training_minutes": None,
-        "images_per_second": 1000.0,
-        "peak_memory_gb": 0.5,
-    }
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of an autoencoder and one of a classifier on digits, trained for a moment and evaluated by hand."""
-    runs = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["preimage"])
-        here = ["--trainer.default_root_dir", str(runs), "--test_after_fit"]
-        for seed in ("0", "1"):
-            main(["fit", *QUICK, *here, "--seed_everything", seed, "--data.label_seed", seed])
-        digits = [
-            "--data.dataset=digits5k",
-            "--data.val_size=64",
-            "--trainer.max_epochs=1",
-            "--trainer.accelerator=cpu",
-        ]
-        digits += ["--trainer.limit_train_batches=3", "--trainer.enable_model_summary=false"]
-        main(["fit", "--config", str(ROOT / "configs/mnist/classifier.yaml"), *digits, *here])
-    for place, path in enumerate(sorted(runs.glob("quickstart/version_*"))):
-        (path / "evaluation.json").write_text(json.dumps(evaluation(place, "inception")))
-    other = evaluation(0, "mnist_classifier") | {"reconstruction": None}
-    (runs / "classifier/version_0/evaluation.json").write_text(json.dumps(other))
-    return runs
-
-
-@pytest.fixture
-def runs(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
 def results(out: Path) -> dict[str, dict[str, str]]:
@@ -177,17 +130,6 @@ def test_a_setting_that_differs_makes_two_rows(
     assert set(results(tmp_path / "out")) == rows | {"classifier"}
 
 
-@pytest.mark.parametrize("content", ["", "{", "epoch,step\nx,1\n", "\udcff"])
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "evaluation.json", "classes.json"])
-def test_a_damaged_file_is_named(runs: Path, name: str, content: str) -> None:
-    path = runs / "quickstart/version_1"
-    (path / name).write_bytes(content.encode(errors="surrogateescape"))
-    run = read_run(path)
-    assert f"{name} cannot be read" in run.missing
-    assert all(isinstance(value, float) for value in run.values.values())
-    assert run.epochs == (name != "metrics.csv")
-
-
 def test_damaged_files_stop_nothing(runs: Path, tmp_path: Path) -> None:
     (runs / "quickstart/version_1/config.yaml").write_text("model: [")
     (runs / "quickstart/version_0/metrics.csv").write_text("epoch,step\nx,1\n")
@@ -218,11 +160,35 @@ def test_a_run_without_pictures_or_evaluation_is_listed(runs: Path, tmp_path: Pa
     path = runs / "quickstart/version_1"
     shutil.rmtree(path / "images")
     (path / "evaluation.json").unlink()
-    (path / "metrics.csv").unlink()
     write_report([runs], tmp_path / "out", "Title")
     report = (tmp_path / "out/report.md").read_text()
-    assert "quickstart/version_1: no metrics.csv, no evaluation.json" in report
+    assert "quickstart/version_1: no evaluation.json\n" in report
     assert "| quickstart | 2 | 80.00 (1 of 2) |" in report
+
+
+def test_runs_without_results_are_in_no_table_and_named_in_one_line(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("begun", "crashed"):
+        path = Path(shutil.copytree(runs / "quickstart/version_1", runs / name / "version_0"))
+        (path / "evaluation.json").unlink()
+        config = yaml.safe_load((path / "config.yaml").read_text()) | {"name": name}
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        lines = (path / "metrics.csv").read_text().splitlines()
+        tested = lines[0].split(",").index("test/mse")
+        untested = [line for line in lines if not line.split(",")[tested] or line == lines[0]]
+        (path / "metrics.csv").write_text("\n".join([untested[0].replace("test/", "other/"), *untested[1:]]))
+    (runs / "crashed/version_0/metrics.csv").unlink()
+    write_report([runs], tmp_path / "out", "Title")
+    line = f"Without results, and in no table: {runs / 'begun/version_0'}, {runs / 'crashed/version_0'}."
+    page, report = ((tmp_path / "out" / name).read_text() for name in ("index.html", "report.md"))
+    assert f"<p>2 models, 3 runs, 1 data set. {line}</p>" in page
+    assert report.endswith(f"\n{plain(line)}\n")
+    assert line in capsys.readouterr().out.splitlines()
+    assert set(results(tmp_path / "out")) == {"quickstart", "classifier"}
+    assert not re.search(r"\| (begun|crashed)", report)
+    assert not re.search("<th[^>]*>[^<]*(begun|crashed)", page)
+    assert any("begun" in said and "crashed" not in said for said in charts(Page(page)))  # what it logged is drawn
 
 
 def test_no_run_is_one_line_of_error(fails: Fails, tmp_path: Path) -> None:
@@ -319,7 +285,7 @@ def test_label_efficiency_and_sweeps_are_shown(runs: Path, tmp_path: Path) -> No
     shown = charts(Page((tmp_path / "out/index.html").read_text()))
     name = "mnist: test error, % against number of labels: from scratch, M1+TSVM, Kingma et al., M1+M2, Kingma et al."
     assert shown[name] == (tmp_path / "out/images/few_labels_0.svg").read_text()
-    assert "digits5k, linear readers: test error, % against number of labels: classifier, quickstart" in shown
+    assert "digits5k, linear probes: test error, % against number of labels: classifier, quickstart" in shown
     for text in shown.values():
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
 
@@ -334,12 +300,12 @@ def test_label_efficiency_needs_no_runs(tmp_path: Path) -> None:
 
 def test_curves_and_few_labels_are_those_of_the_runs(trained: Path) -> None:
     findings = read_findings([trained])
-    colours = colours_of(findings.groups)
-    figures = {figure.axes[0].get_title(): figure.axes[0] for figure in curve_figures(findings.groups, colours)}
+    own = colours_of(findings.groups)
+    figures = {figure.axes[0].get_title(): figure.axes[0] for figure in curve_figures(findings.groups, own)}
     assert {"Loss of Autoencoder", "Loss of Classifier", "MSE", "PSNR, dB", "SSIM", "Accuracy, %"} == set(figures)
     group = next(group for group in findings.groups if group.name == "quickstart")
     expected = [
-        [(row["epoch"] + 1, row[key]) for row in run.metrics if key in row]
+        [(row["epoch"] + 1, row[key]) for row in run.logged() if key in row]
         for run in group.runs
         for key in ("train/loss", "val/loss")
     ]
@@ -348,9 +314,8 @@ def test_curves_and_few_labels_are_those_of_the_runs(trained: Path) -> None:
         [list(point) for point in points] for points in expected
     ]
     assert [line.get_linestyle() for line in lines] == ["--", "-"] * 2
-    assert {line.get_color() for line in lines} == {colours["quickstart"]}
-    figure = few_label_figure(findings.groups, colours)
-    assert figure is not None
+    assert {line.get_color() for line in lines} == {own["quickstart"]}
+    figure = error_figure(errors_of_groups(findings.groups), own)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "quickstart")
     assert list(np.asarray(line.get_ydata())) == pytest.approx([60, 35, 30])  # 60 % and 70 % right on 100 labels
 
@@ -398,51 +363,6 @@ def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path
     assert other == "none:classifier,quickstart"
     assert scroll == "boxes scroll true"
     assert width == "width 375 beyond 0"
-
-
-def test_mean_and_deviation_bear_values_that_are_none() -> None:
-    assert mean_and_deviation([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5))
-    assert mean_and_deviation([2.0]) == (2.0, None)
-    assert mean_and_deviation([1.0, math.nan]) == pytest.approx((math.nan, math.nan), nan_ok=True)
-    assert mean_and_deviation([1.0, math.inf]) == pytest.approx((math.inf, math.nan), nan_ok=True)
-
-
-DAMAGE: dict[str, bytes] = {
-    "deep": b"[" * 2000 + b"]" * 2000,
-    "deep mapping": b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
-    "400 digits": b"a: " + b"9" * 400,
-    "5000 digits": b"a: " + b"9" * 5000,
-    "binary": bytes(range(256)) * 10,
-    "empty": b"",
-    "within itself": b"a: &a [*a]",
-    "of aliases": b"".join(
-        b"%c: &%c [%s]\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i) if i else b"x"] * 10)) for i in range(8)
-    ),
-    "a list": b"[1, 2]",
-    "a set": b"!!set {a, b}",
-    "half a character": b'{"name": "\\ud800"}',
-}
-
-
-@pytest.mark.parametrize("name", ["config.yaml", "evaluation.json", "metrics.csv"])
-@pytest.mark.parametrize("damage", [*DAMAGE, "a folder"])
-def test_a_damaged_run_is_left_out_and_named(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
-) -> None:
-    for folder in ("good", "bad"):
-        shutil.copytree(trained / "quickstart/version_0", tmp_path / "runs" / folder)
-    path = tmp_path / "runs/bad" / name
-    path.unlink()
-    if damage == "a folder":
-        path.mkdir()
-    else:
-        path.write_bytes(DAMAGE[damage])
-    findings = read_findings([tmp_path / "runs"])
-    bad, good = findings.runs
-    assert not good.missing
-    said = f"no {name}" if damage == "a folder" else f"{name} cannot be read"
-    assert said in bad.missing
-    assert [group.runs for group in findings.groups] == ([[good]] if name == "config.yaml" else [[bad, good]])
 
 
 def test_a_report_of_damaged_tables_and_numbers_is_written_all_the_same(

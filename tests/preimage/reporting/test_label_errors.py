@@ -1,10 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from preimage.reporting.charts import describe, error_figure, svg
 from preimage.reporting.label_errors import COLOURS, PUBLISHED, error_table, errors_of
+from preimage.reporting.runs import over_seeds
 
 ACCURACIES = {10: (0.5, 0.6, 0.8), 100: (0.8, 0.9), 1000: (0.97,)}
 
@@ -45,7 +47,7 @@ def test_lines_are_means_and_bands_deviations() -> None:
 def test_published_points_are_black_and_in_the_legend() -> None:
     figure = error_figure(errors_of(ROWS), COLOURS)
     for name, published in PUBLISHED["mnist"].items():
-        assert points(figure.axes[0], name) == published
+        assert points(figure.axes[0], name) == pytest.approx({count: 100 * error for count, error in published.items()})
         (line,) = (line for line in figure.axes[0].lines if line.get_label() == name)
         assert (to_hex(line.get_color()), line.get_linestyle()) == ("#000000", "None")
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -70,6 +72,9 @@ def test_an_error_of_nothing_is_left_out_of_the_logarithm() -> None:
 
 def test_names_are_text_and_the_same_figure_is_the_same_svg() -> None:
     name = "$x_1$ <b> & __y"
-    texts = {svg(error_figure({name: {name: {10: [5.0, 6.0], 100: [2.0]}}}, {name: "#123456"})) for _ in range(2)}
+    values = [(name, name, 10, 0.05), (name, name, 10, 0.06), (name, name, 100, 0.02)]
+    keys = ["data", "line", "labels"]
+    errors = over_seeds(pd.DataFrame(values, columns=[*keys, "value"]), keys)
+    texts = {svg(error_figure(errors, {name: "#123456"})) for _ in range(2)}
     (text,) = texts
     assert text.count("$x_1$ &lt;b&gt; &amp; __y") == 2  # the title and the legend

@@ -86,6 +86,11 @@ class PreimageCLI(LightningCLI):
         return self
 
     def _run(self, args: list[str] | None) -> None:
+        words = with_bases(sys.argv[1:] if args is None else args)
+        commands = LightningCLI.subcommands()
+        # The options of the others take as long again as those of the one that is asked for.
+        asked = {name: commands[name] for name in words[:1] if name in commands} or commands
+        self.subcommands = lambda: asked  # type: ignore[method-assign]
         super().__init__(
             parser_class=OneLineErrorParser,
             parser_kwargs={"prog": "preimage"},
@@ -95,7 +100,7 @@ class PreimageCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
             auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
-            args=with_bases(sys.argv[1:] if args is None else args),
+            args=words,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

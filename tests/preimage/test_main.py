@@ -135,7 +135,7 @@ RUNS = [(name, "datamodules.MNISTDataModule.prepare_data", QUICK) for name in ("
         *RUNS,
         ("fit", "preimage.cli.PreimageCLI.add_arguments_to_parser", QUICK),
         ("fit", "callbacks.scale.EffectiveBatch.on_sanity_check_start", QUICK),
-        ("fit", "callbacks.Curves.on_test_start", [*QUICK, "--test_after_fit"]),
+        ("fit", "callbacks.scale.EffectiveBatch.on_test_start", [*QUICK, "--test_after_fit"]),
         ("evaluate", "preimage.evaluation.evaluate.find_run", ["--ckpt_path", "run"]),
         ("report", "preimage.reporting.report.read_findings", ["runs"]),
         ("layers", "lightning_modules.networks.features.layer_shapes", ["--network", "alexnet"]),

@@ -134,10 +134,10 @@ def points_of(sweep: dict[str, Any], count: int | None, seed: int) -> list[Point
         raise ValueError(f"{count:,} points, more than {_LIMIT:,}: give fewer values, or take the first with --count N")
     if is_grid:
         # The first points have none but the first values; a range may have billions more.
-        points = islice(product(*(values[:count] for values in choices)), count)
+        points: Iterable[Iterable[Any]] = islice(product(*(values[:count] for values in choices)), count)
     else:
         generator = random.Random(seed)
-        points = (tuple(_draw(*item, generator) for item in parameters.items()) for _ in range(count))
+        points = ([_draw(names, content, generator) for names, content in parameters.items()] for _ in range(count))
     return [_nested(parameters, values) for values in points]
 
 

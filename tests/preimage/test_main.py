@@ -104,8 +104,15 @@ def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: 
     assert "torch.nn.Linear" not in out
 
 
-@pytest.mark.parametrize("name", ["preimage.cli", "torch", "lightning.pytorch.cli"])
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "told to end\n")])
+@pytest.mark.parametrize(
+    ("name", "number", "said"),
+    [
+        ("preimage.cli", signal.SIGINT, "interrupted\n"),
+        ("preimage.cli", signal.SIGTERM, "told to end\n"),
+        ("torch", signal.SIGTERM, "told to end\n"),
+        ("lightning.pytorch.cli", signal.SIGINT, "interrupted\n"),
+    ],
+)
 def test_a_signal_amid_the_imports_ends_in_one_line(name: str, number: signal.Signals, said: str) -> None:
     code = "import os, signal, sys, types; sys.argv = ['preimage', 'fit', '--help']\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -46,14 +46,11 @@ class _Job:
     point: Point
     folder: Path
     command: list[str]
+    log: Path
     elsewhere: bool = False  # another process runs it
     process: subprocess.Popen[bytes] = field(init=False)
     started: float = field(init=False)
     held: ExitStack = field(init=False, default_factory=ExitStack)
-
-    @property
-    def log(self) -> Path:
-        return self.folder.with_suffix(".log")
 
     @property
     def state(self) -> dict[str, Any]:
@@ -72,15 +69,17 @@ class _Job:
         print(f"{self.folder.name}: {what}", flush=True)
 
     def start(self, jobs: int) -> bool:
-        """Starts it, as one of so many, unless another process is at work on it or has finished it."""
-        try:
-            lock = self.held.enter_context(locked(self.folder.with_name(f".{self.folder.name}.lock")))
-        except Busy as error:
-            self.say(str(error))
-            self.elsewhere = True
-            return False
-        if self.finished:
+        """Starts it, as one of so many, unless it is finished or another process is at work on it."""
+        if not self.finished:
+            try:
+                lock = self.held.enter_context(locked(self.folder.with_name(f".{self.folder.name}.lock")))
+            except Busy as error:
+                self.say(str(error))
+                self.elsewhere = True
+                return False
+        if self.finished:  # also by another process in the meantime
             self.held.close()
+            self.say(f"done, {self.folder}")
             return False
         environment = dict(os.environ)
         if jobs > 1:  # else their threads stall each other; macOS binds no process to cores
@@ -145,8 +144,9 @@ def main(args: Sequence[str]) -> None:
     for index, point in enumerate(points):
         folder = options.out / f"point_{index:03d}"
         command = [*command_of(sweep, point), *rest, f"--run_dir={folder}"]
-        goes_on = [] if any(word.startswith("--ckpt_path") for word in command) else ["--ckpt_path=auto"]
-        all_jobs.append(_Job(point, folder, command + goes_on))
+        if not any(word.startswith("--ckpt_path") for word in command):
+            command.append("--ckpt_path=auto")
+        all_jobs.append(_Job(point, folder, command, folder.with_suffix(".log")))
     chosen = all_jobs if options.index is None else [all_jobs[options.index]]
     try:
         _run(chosen, options.jobs)
@@ -198,12 +198,7 @@ def _record(path: Path) -> tuple[list[Point], int]:
 
 def _run(chosen: Sequence[_Job], jobs: int) -> None:
     """Runs points, some at a time; a signal goes on to those that run, which save their state."""
-    queue, running = [], []
-    for job in chosen:
-        if job.finished:
-            job.say(f"done, {job.folder}")
-        else:
-            queue.append(job)
+    queue, running = list(chosen), list[_Job]()
     try:
         while queue or running:
             while queue and len(running) < jobs:

@@ -94,6 +94,11 @@ class PreimageCLI(LightningCLI):
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_as_flags)
         for message in _IGNORED:
             warnings.filterwarnings("ignore", message)
+        words = [renewed_text(arg) for arg in with_bases(sys.argv[1:] if args is None else args)]
+        commands = LightningCLI.subcommands()
+        # The options of the others take as long again as those of the one that is asked for.
+        asked = {name: commands[name] for name in words[:1] if name in commands} or commands
+        self.subcommands = lambda: asked  # type: ignore[method-assign]
         exit_code = 1
         with ExitStack() as self._held:  # the lock of the run
             try:
@@ -106,7 +111,7 @@ class PreimageCLI(LightningCLI):
                     seed_everything_default=0,
                     trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 50},
                     auto_configure_optimizers=False,  # the modules do it, so that frozen parts stay out
-                    args=[renewed_text(arg) for arg in with_bases(sys.argv[1:] if args is None else args)],
+                    args=words,
                 )
                 exit_code = 0
             finally:  # not at the end of the fit: the test still logs

@@ -30,8 +30,9 @@ Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+QUICK += ["--curves=null"]  # which take longer to draw than all else to train
 QUICK += ["--trainer.enable_model_summary", "false", "--trainer.limit_train_batches", "3", "--data.val_size", "64"]
-PLAIN = [*QUICK, "--trainer.callbacks", "null", "--curves", "null"]  # draws nothing, where pictures don't matter
+PLAIN = [*QUICK, "--trainer.callbacks", "null"]  # draws nothing, where pictures don't matter
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,15 @@ from tests.conftest import ROOT
 STEPS = 12  # per epoch
 EPOCHS = 3
 FLAGS = ["--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.accelerator", "cpu"]
-FLAGS += ["--trainer.enable_model_summary", "false", "--data.val_size", "64", "--last_checkpoint.every_n_steps", "5"]
+FLAGS += [
+    "--trainer.enable_model_summary",
+    "false",
+    "--data.val_size",
+    "64",
+    "--last_checkpoint.every_n_steps",
+    "5",
+    "--curves=null",
+]
 FLAGS += ["--trainer.limit_train_batches", str(STEPS), "--trainer.max_epochs", str(EPOCHS)]
 FLAGS += ["--trainer.callbacks", "null", "--trainer.callbacks+=tests.test_resume.Dice"]
 FLAGS += ["--trainer.callbacks+=GradientNorms", "--trainer.log_every_n_steps", "4"]

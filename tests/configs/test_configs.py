@@ -1,5 +1,6 @@
 """Every config for MNIST runs, on small files of real digits; and every config says what to expect."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ OVERLAYS = {
 }
 EXPERIMENTS = sorted({"quickstart.yaml", *(f"mnist/{path.name}" for path in CONFIGS.glob("mnist/*.yaml"))} - OVERLAYS)
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2"]
-SMALL += ["--trainer.enable_model_summary=false", "--trainer.accelerator=cpu", "--test_after_fit"]
+SMALL += ["--trainer.enable_model_summary=false", "--trainer.accelerator=cpu", "--curves=null", "--test_after_fit"]
 
 
 class Kept(Callback):
@@ -37,24 +38,32 @@ def flags(config: str, idx_root: Path) -> list[str]:
     return [*SMALL, f"--data.root={idx_root}", "--data.val_size=50", *short]
 
 
-def pretrain(run: Run, idx_root: Path, *overlays: str) -> None:
+PRETRAINED: dict[tuple[str, ...], list[Path]] = {}  # once for all tests of a process
+
+
+def pretrain(run: Run, idx_root: Path, tmp_path: Path, *overlays: str) -> None:
     """Makes the checkpoints that other configs start from, where they expect them."""
+    if overlays in PRETRAINED:
+        for folder in PRETRAINED[overlays]:
+            shutil.copytree(folder, tmp_path / "runs" / folder.name)
+        return
     more = [f"--config={CONFIGS / name}" for name in overlays]
     pretraining = [f"--config={CONFIGS / 'mnist/autoencoder.yaml'}", f"--config={CONFIGS / 'mnist/all_images.yaml'}"]
     run("fit", *pretraining, *more, *SMALL, f"--data.root={idx_root}")
     plain = [f"--config={CONFIGS / 'mnist/classifier.yaml'}", f"--config={CONFIGS / 'mnist/plain.yaml'}"]
-    run("fit", *plain, *more, *flags("mnist/classifier.yaml", idx_root))
+    runs = run("fit", *plain, *more, *flags("mnist/classifier.yaml", idx_root))
+    PRETRAINED[overlays] = list(runs.iterdir())
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)
 @pytest.mark.parametrize(
     "overlay", [[], pytest.param(["mnist/fashion.yaml"], marks=pytest.mark.slow)], ids=["plain", "fashion"]
 )
-def test_experiment_runs(config: str, overlay: list[str], run: Run, idx_root: Path) -> None:
+def test_experiment_runs(config: str, overlay: list[str], run: Run, idx_root: Path, tmp_path: Path) -> None:
     if overlay and config == "quickstart.yaml":
         pytest.skip("the overlay is for the MNIST configs")
     if any(word in config for word in ("finetune", "frozen", "semi", "invert")):
-        pretrain(run, idx_root, *overlay)
+        pretrain(run, idx_root, tmp_path, *overlay)
     files = [f"--config={CONFIGS / name}" for name in (config, *overlay)]
     keep = f"--trainer.callbacks+={__name__}.Kept"
     runs = run("fit", *files, *flags(config, idx_root), keep)

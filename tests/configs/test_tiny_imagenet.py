@@ -12,6 +12,7 @@ from tests.preimage.test_cli import values
 CONFIGS = ROOT / "configs/tiny_imagenet"
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_model_summary=false"]
 SMALL += ["--trainer.accelerator=cpu", "--data.batch_size=2", "--data.num_classes=3", "--data.test_per_class=3"]
+SMALL += ["--curves=null"]
 SIZES = {"conv2": 208, "conv5": 192, "fc6": 128, "fc8": 128}
 
 

@@ -20,6 +20,7 @@ from tests.preimage.test_cli import values, weights
 FLAGS = ["--config", ROOT / "configs/faces/real_fake.yaml", "--model.encoder.width", 0.03]
 FLAGS += ["--model.decoder.width", 0.03, "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu"]
 FLAGS += ["--trainer.precision", "32", "--trainer.callbacks", "null", "--trainer.enable_model_summary", "false"]
+FLAGS += ["--curves=null"]
 FLAGS += ["--trainer.limit_val_batches", 0, "--data.batch_size", 6]
 
 

@@ -16,6 +16,7 @@ from tests.preimage.test_cli import values, weights
 SEMI = ["--config", str(ROOT / "configs/mnist/classifier_100_semi.yaml"), "--model.encoder_checkpoint=null"]
 SEMI += ["--data.dataset=digits5k", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
 SEMI += ["--trainer.limit_test_batches=1", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
+SEMI += ["--curves=null"]
 
 
 def classifier(**kwargs: Any) -> SemiSupervisedClassifier:

@@ -32,7 +32,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_directory_holds_the_whole_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dir = run("fit", *QUICK, "--test_after_fit") / "quickstart/version_0"
+    run_dir = run("fit", *QUICK, "--test_after_fit", "--curves=Curves") / "quickstart/version_0"
     files = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
@@ -330,11 +330,12 @@ def test_classifier_checkpoint_loads_without_the_encoders_run(run: Run, tmp_path
 
 
 def test_what_is_always_on_stands_in_the_config_and_can_be_changed_and_switched_off(run: Run) -> None:
-    runs = run("fit", *QUICK, "--trainer.callbacks=null", "--stop_on_nan.every_n_steps=7", "--curves=null")
+    runs = run("fit", *QUICK, "--trainer.callbacks=null", "--stop_on_nan.every_n_steps=7")
     config = yaml.safe_load((runs / "quickstart/version_0/config.yaml").read_text())
     assert config["stop_on_nan"] == {"class_path": "callbacks.StopOnNaN", "init_args": {"every_n_steps": 7}}
     assert config["curves"] is None
     assert set(ALWAYS_ON) <= set(config)
     assert not (runs / "quickstart/version_0/images/curves.png").exists()
-    run("fit", *QUICK, "--trainer.callbacks=null", "--ckpt_path=last", "--trainer.max_epochs=2")  # watched otherwise
+    flags = ["--trainer.callbacks=null", "--ckpt_path=last", "--trainer.max_epochs=2", "--curves=Curves"]
+    run("fit", *QUICK, *flags)  # it is watched otherwise
     assert (runs / "quickstart/version_0/images/curves.png").exists()

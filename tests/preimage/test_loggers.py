@@ -230,15 +230,15 @@ def kill_service(*args: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "moment"),
     [
-        ("fit", "callbacks.Curves.on_fit_start"),
-        pytest.param("fit", "callbacks.Curves.on_train_epoch_start", marks=pytest.mark.slow),
+        ("fit", "callbacks.EffectiveBatch.on_fit_start"),
+        pytest.param("fit", "callbacks.EffectiveBatch.on_train_epoch_start", marks=pytest.mark.slow),
         ("fit", "preimage.cli.PreimageCLI.after_fit"),
-        pytest.param("fit", "callbacks.Curves.on_test_start", marks=pytest.mark.slow),
-        pytest.param("fit", "callbacks.Curves.on_test_end", marks=pytest.mark.slow),
+        pytest.param("fit", "callbacks.EffectiveBatch.on_test_start", marks=pytest.mark.slow),
+        pytest.param("fit", "callbacks.EffectiveBatch.on_test_end", marks=pytest.mark.slow),
         ("fit", "preimage.cli.PreimageCLI._close_wandb"),
-        pytest.param("validate", "callbacks.Curves.on_validation_start", marks=pytest.mark.slow),
-        ("test", "callbacks.Curves.on_test_start"),
-        ("predict", "callbacks.Curves.on_predict_start"),
+        pytest.param("validate", "callbacks.EffectiveBatch.on_validation_start", marks=pytest.mark.slow),
+        ("test", "callbacks.EffectiveBatch.on_test_start"),
+        ("predict", "callbacks.EffectiveBatch.on_predict_start"),
     ],
 )
 def test_a_killed_service_of_wandb_costs_a_warning_at_any_moment(

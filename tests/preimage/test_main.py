@@ -104,8 +104,15 @@ def test_help_of_a_class_has_a_line_per_argument_and_lists_our_networks(capsys: 
     assert "torch.nn.Linear" not in out
 
 
-@pytest.mark.parametrize("name", ["preimage.cli", "torch", "lightning.pytorch.cli"])
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "told to end\n")])
+@pytest.mark.parametrize(
+    ("name", "number", "said"),
+    [
+        ("preimage.cli", signal.SIGINT, "interrupted\n"),
+        ("preimage.cli", signal.SIGTERM, "told to end\n"),
+        ("torch", signal.SIGTERM, "told to end\n"),
+        ("lightning.pytorch.cli", signal.SIGINT, "interrupted\n"),
+    ],
+)
 def test_a_signal_amid_the_imports_ends_in_one_line(name: str, number: signal.Signals, said: str) -> None:
     code = "import os, signal, sys, types; sys.argv = ['preimage', 'fit', '--help']\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -135,7 +142,7 @@ RUNS = [(name, "datamodules.MNISTDataModule.prepare_data", QUICK) for name in ("
         *RUNS,
         ("fit", "preimage.cli.PreimageCLI.add_arguments_to_parser", QUICK),
         ("fit", "callbacks.EffectiveBatch.on_sanity_check_start", QUICK),
-        ("fit", "callbacks.Curves.on_test_start", [*QUICK, "--test_after_fit"]),
+        ("fit", "callbacks.EffectiveBatch.on_test_start", [*QUICK, "--test_after_fit"]),
         ("evaluate", "preimage.evaluation.evaluate.find_run", ["--ckpt_path", "run"]),
         ("report", "preimage.reporting.report.read_findings", ["runs"]),
         ("layers", "lightning_modules.networks.features.layer_shapes", ["--network", "alexnet"]),

@@ -126,7 +126,21 @@ def test_what_fails_at_once_leaves_nothing_behind(run: Run, fails: Fails, tmp_pa
     assert (tmp_path / "mine/images/cat.png").exists()
 
 
-OUTSIDE = ["../../escape", "/tmp/escape", "a/../../b", "a/..", "..", ".", "./a", "~/a", "a/", "a//b", "a\0b", "a\nb"]
+OUTSIDE = [
+    "../../escape",
+    "/tmp/escape",
+    "a/../../b",
+    "a/..",
+    "..",
+    ".",
+    "./a",
+    "~/a",
+    "a/",
+    "a//b",
+    "a\0b",
+    "a\nb",
+    "",
+]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -136,9 +150,9 @@ def test_names_that_leave_their_folder_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--name", "--checkpoint.filename"])
-@pytest.mark.parametrize("name", ["../../escape", ""])
-def test_a_run_stays_inside_its_folder(fails: Fails, tmp_path: Path, option: str, name: str) -> None:
-    assert f"{option} {name!r} must stay inside the folder" in fails("fit", *PLAIN, f"{option}={name}")
+def test_a_run_stays_inside_its_folder(fails: Fails, tmp_path: Path, option: str) -> None:
+    for name in ("../../escape", ""):
+        assert f"{option} {name!r} must stay inside the folder" in fails("fit", *PLAIN, f"{option}={name}")
     assert not list(tmp_path.iterdir())
 
 

@@ -30,7 +30,12 @@ def checkpoint(run: Run, idx_root: Path) -> Path:
         "--checkpoint.monitor=step",
         "--checkpoint.mode=max",
     ]
-    flags += ["--trainer.max_epochs=1", "--trainer.enable_model_summary=false", "--trainer.callbacks=[]"]
+    flags += [
+        "--trainer.max_epochs=1",
+        "--trainer.enable_model_summary=false",
+        "--trainer.callbacks=[]",
+        "--curves=null",
+    ]
     return (
         run("fit", "--config", config, f"--data.root={idx_root}", *flags)
         / "autoencoder/version_0/checkpoints/last.ckpt"
@@ -50,7 +55,7 @@ def test_every_method_has_its_points_and_those_that_are_known_are_skipped(
     out = tmp_path / "curve"
     methods = ["--methods", "linear", "knn", "mlp", "scratch", "finetune", "semi"]
     flags = ["--labels", "20", "all", "--seeds=1", *methods, "--trainer.limit_train_batches=2"]
-    flags += ["--trainer.max_epochs", "1"]
+    flags += ["--curves=null", "--trainer.max_epochs", "1"]
     rows = label_efficiency(idx_root, checkpoint, out, *flags)
     points = [(row["method"], int(row["labels"])) for row in rows]
     both = {(method, count) for method in ("linear", "knn", "mlp", "scratch", "finetune") for count in (20, 900)}

@@ -83,7 +83,7 @@ def test_what_only_watches_a_run_makes_no_other_experiment_of_it(runs: Path) -> 
     config = yaml.safe_load(path.read_text())
     del config["provenance"]  # as an earlier version has it
     config["data"]["init_args"]["download"] = True
-    path.write_text(yaml.safe_dump(config | {"curves": None}))
+    path.write_text(yaml.safe_dump(config | {"stop_on_nan": None}))
     assert [len(group.runs) for group in read_findings([runs / "quickstart"]).groups] == [2]
 
 

@@ -12,7 +12,7 @@ from torchvision import models
 
 from lightning_modules.networks import inverters
 from preimage.__main__ import main
-from preimage.evaluation.atlas import CONFIG, _noted, decoder_for, mean_of
+from preimage.evaluation.atlas import CONFIG, _mean, _noted, decoder_for
 from preimage.runs import claimed
 
 LAYERS = ["features.2", "features.12"]
@@ -132,7 +132,7 @@ def test_decoders_fit_tokens_and_channels_last(shape: tuple[int, ...]) -> None:
 
 def test_the_mean_image_is_that_of_all_images_at_once() -> None:
     images = torch.randint(256, (150, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean = mean_of(images)
+    mean = _mean(images)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)
 

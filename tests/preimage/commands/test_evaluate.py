@@ -49,9 +49,9 @@ Fit = Callable[..., Path]
 
 @pytest.fixture
 def fit(run: Run, idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
-    """Trains for three steps on 936 digits and returns the run directory; readers are quick."""
-    monkeypatch.setattr("preimage.evaluation.readers.MLP_IMAGES", 1)
-    monkeypatch.setattr("preimage.evaluation.readers.DRAWS", 2)
+    """Trains for three steps on 936 digits and returns the run directory; probes are quick."""
+    monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
+    monkeypatch.setattr("preimage.evaluation.probes.DRAWS", 2)
     data = ["--data.dataset=mnist", f"--data.root={idx_root}", f"--data.cache_dir={tmp_path}/cache"]
 
     def command(name: str, *flags: str) -> Path:
@@ -89,7 +89,7 @@ def test_figures_are_those_of_torchmetrics_and_scikit_learn(fit: Fit) -> None:
     assert (found["version"], found["name"], found["seed"]) == (1, "quickstart", 3)
     assert (found["model"], found["data"]) == ("Autoencoder", "MNISTDataModule")
     assert found["generation"] is None and found["active_units"] is None
-    model, data = load_model(find_run(folder)), load_data(folder)
+    model, data = load_model(find_run(folder)), load_data(find_run(folder))
     images = data.test_set.images / 255
     with torch.no_grad():
         rebuilt = model(images)
@@ -164,7 +164,7 @@ def test_samples_are_compared_on_the_features_of_the_named_extractor(
     assert name.startswith("quickstart (") and drawn["generation"]["images"] == 150
     assert f"FID: {name}, 150 images" in head and f"KID: {name}, 150 images" in head
     model: Any = load_model(find_run(vae))
-    extractor, data = load_model(find_run(plain)).encoder, load_data(vae)
+    extractor, data = load_model(find_run(plain)).encoder, load_data(find_run(vae))
     places = torch.linspace(0, 199, 150).long()
     with torch.no_grad():
         torch.manual_seed(0)
@@ -200,7 +200,7 @@ def test_without_inception_samples_are_not_compared_and_a_note_says_so(
 
 
 @pytest.mark.parametrize("kind", ["Classifier", "ClassifierReconstructor", "none"])
-def test_a_users_encoder_is_measured_under_every_kind_of_reader(
+def test_a_users_encoder_is_measured_under_every_kind_of_system(
     kind: str, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"mine_{kind}.py").write_text(USER)
@@ -215,7 +215,7 @@ def test_a_users_encoder_is_measured_under_every_kind_of_reader(
     (found,) = evaluate(fit("run", *flags, "--data.num_labels=100", "--data.keep_unlabeled=true"))
     assert (found["reconstruction"] is None) == (kind != "ClassifierReconstructor")
     assert 0.3 < found["reading"]["linear"]["accuracy"] < 1
-    assert found["notes"] == ["the readers learn from 936 labels"]  # and not from the 100 of the training
+    assert found["notes"] == ["the probes learn from 936 labels"]  # and not from the 100 of the training
     assert set(found["reading"]["few_labels"]) == {"10", "100"}
     frozen = 0 if kind != "none" else found["parameters"] - 7850
     assert found["parameters"] - found["trainable_parameters"] == frozen
@@ -224,7 +224,7 @@ def test_a_users_encoder_is_measured_under_every_kind_of_reader(
 def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
     run: Run, tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preimage.evaluation.readers.MLP_IMAGES", 1)
+    monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
     encoder = ["FrozenFeatures", "network=squeezenet1_1", "layer=features.2", "weights=random", "image_size=64"]
     decoder = ["ConvInverter", "in_channels=64", "in_size=15", "image_size=60", "width=0.03"]
     flags = ["--model=Inversion", "--model.encoder_checkpoint=null", "--data=TinyImageNetDataModule"]
@@ -234,7 +234,7 @@ def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
     flags += [f"--data.cache_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     run("fit", *flags, f"--run_dir={tmp_path}/run")
     (found,) = evaluate(tmp_path / "run", "--labels_per_class", 2)
-    assert "codes 64 x 15 x 15 are averaged over space to 1024 numbers for the readers" in found["notes"]
+    assert "codes 64 x 15 x 15 are averaged over space to 1024 numbers for the probes" in found["notes"]
     assert found["trainable_parameters"] < found["parameters"]
     assert 0.1 < found["reconstruction"]["normalized_error"] < 10
     assert set(found["reading"]["few_labels"]) == {"6"}
@@ -288,7 +288,10 @@ def test_bad_input_ends_in_one_line(
             main(["evaluate", "--ckpt_path", str(folder)])
         assert f"{folder / 'evaluation.json'} {words}" in capsys.readouterr().err
     (folder / "evaluation.json").unlink()
-    for args, words in (([folder, "--overwritee"], "--overwritee"), ([folder, "--images=1"], "--images must be")):
+    for args, words in (
+        ([folder, "--overwritee"], "--overwritee"),
+        ([folder, "--images=1"], "--images: give a whole number from 2 up"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(["evaluate", "--ckpt_path", *map(str, args)])
         assert stop.value.code == 2

@@ -1,15 +1,12 @@
-"""What the benchmarks share: trainings whose steps, or whose callbacks, are timed."""
+"""What the benchmarks share: trainings whose steps are timed."""
 
-import re
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback
-from lightning.pytorch.profilers import Profiler
 
 from preimage.__main__ import main
 from preimage.evaluation.runs import figures_of
@@ -55,34 +52,3 @@ class StepClock(Callback):
         """Writes one line, from rank 0."""
         if trainer.is_global_zero:
             print("clock", self.first, *self.seconds, flush=True)
-
-
-class CallbackClock(Profiler):
-    """Times the hooks of all callbacks, by the processor's time, so that other work on the machine does not count.
-
-    Attributes:
-        spent: Seconds by callback.
-        whole: Seconds of the whole training, start-up excluded.
-    """
-
-    spent: ClassVar[dict[str, float]] = defaultdict(float)
-    whole: ClassVar[float] = 0.0
-
-    def __init__(self) -> None:
-        """Waits for the training."""
-        super().__init__()
-        self.first: float | None = None
-        self.begun: dict[str, float] = {}
-
-    def start(self, action_name: str) -> None:
-        """Notes the time."""
-        self.begun[action_name] = time.process_time()
-        if self.first is None and action_name.endswith(".on_train_start"):
-            self.first = self.begun[action_name]
-
-    def stop(self, action_name: str) -> None:
-        """Adds the seconds of a callback; what a checkpoint asks of all of them is within those of its own."""
-        if self.first is not None:
-            CallbackClock.whole = time.process_time() - self.first
-            if hook := re.match(r"\[Callback\](\w+).*\.(?!on_save_checkpoint)\w+$", action_name):
-                self.spent[hook[1]] += time.process_time() - self.begun[action_name]

@@ -2,13 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from callbacks.provenance import KEY
+from datamodules import InMemoryDataModule
 from lightning_modules import VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
@@ -20,12 +21,12 @@ from preimage.runs import Run, claimed
 
 from .generation import Extractor, inception, measure_generation, named_extractor
 from .measures import encode_splits, labelled, measure_speed, reconstruction_errors, spread, to_float
-from .probes import Codes, probe_codes
+from .probes import probe_codes
 from .runs import default_device, find_run, left_to_others, load_data, load_model
 
 FILE = "evaluation.json"
 _ORDER = ("run", "model", "MSE", "PSNR, dB", "SSIM", "normalised error")
-_PROBES = ("linear", "kNN", "MLP")
+_PROBE_TITLES = ("linear", "kNN", "MLP")
 _COSTS = ("active units", "parameters", "trained, minutes", "images/s encoded", "memory, GB")
 
 
@@ -51,7 +52,7 @@ def evaluate_runs(options: argparse.Namespace, flags: list[str]) -> None:
                 made_of = {"checkpoint": {"file": run.kept.name, "sha256": sha256(run.kept)}, "options": asked}
                 row = None if options.overwrite else _known(run, made_of)
                 if row is None:
-                    row = _evaluate(run, flags, extractor, options.images, options.labels_per_class, device) | made_of
+                    row = _evaluate(run, options, flags, extractor, device) | made_of
                     write_text(run.folder / FILE, json.dumps(row, indent=2))
                 measured.append(run)
                 rows.append(row)
@@ -83,35 +84,20 @@ def _known(run: Run, made_of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _evaluate(
-    run: Run,
-    flags: Sequence[str],
-    extractor: Extractor | None,
-    images: int,
-    labels_per_class: Sequence[int],
-    device: torch.device,
+    run: Run, options: argparse.Namespace, flags: Sequence[str], extractor: Extractor | None, device: torch.device
 ) -> dict[str, Any]:
     """Measures a run on its test split, in float32."""
     model, data = load_model(run).to(device), load_data(run, flags)
     test = data.test_set.images
     if not len(test):
         raise ValueError("an evaluation needs test images: the data has none")
-    # Of an inversion, the codes are probed in the evaluation of the run that trained the encoder.
-    trained = model.encoder_checkpoint if isinstance(model, Inversion) else None
     # A ClassifierReconstructor may have a decoder that never learned.
     rebuild = None if getattr(model, "reconstruction", "") == "none" else getattr(model, "reconstruct", None)
     speed, memory = measure_speed(model.encoder, test, device)
     reconstruction = reconstruction_errors(rebuild, test, device) if rebuild else None
-    codes = encode_splits(model, data, ["test"] if trained else ["train", "val", "test"], device)
-    probed = labelled(codes)
-    probes = None
-    if trained:
-        notes = [f"its codes are read in the evaluation of {trained}"]
-    elif "test" in probed and "train" in probed and len(probed["train"][1].unique()) > 1:
-        notes = _notes(model, test[:1], probed, device)
-        probes = probe_codes(probed, len(data.class_names), labels_per_class)
-    else:
-        why = "the data has no labels of two classes to learn from, or none to test"
-        notes = [f"nothing is read out of its codes, since {why}"]
+    probes, notes = _probes(model, data, options.labels_per_class, device)
+    sample = getattr(model, "sample", None)
+    drawn = _generation(sample, test[spread(test, options.images)], extractor, device, notes) if sample else None
     seed, last = run.config.get("seed_everything"), run.checkpoint("last")
     provenance = load_checkpoint(run.kept).get(KEY, {})
     # The best checkpoint may be an early state: the minutes are those of the whole training.
@@ -125,9 +111,9 @@ def _evaluate(
         "git_commit": provenance.get("git_commit"),
         "training_precision": provenance.get("precision"),
         "reconstruction": reconstruction,
-        "generation": _generation(model, test, extractor, images, device, notes),
+        "generation": drawn,
         "reading": probes,
-        "active_units": _active_units(codes["test"][0]) if isinstance(model, VAE) else None,
+        "active_units": _active_units(model, data, device) if isinstance(model, VAE) else None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "training_minutes": whole.get("minutes"),
@@ -138,44 +124,43 @@ def _evaluate(
 
 
 def _generation(
-    model: EncoderModule,
-    test: Tensor,
-    extractor: Extractor | None,
-    images: int,
-    device: torch.device,
-    notes: list[str],
+    sample: Callable[[int], Tensor], images: Tensor, extractor: Extractor | None, device: torch.device, notes: list[str]
 ) -> dict[str, Any] | None:
-    """Of a model that draws images; why it cannot be measured is added to the notes."""
-    sample = getattr(model, "sample", None)
-    if sample is None:
-        return None
+    """How far drawn images are from these; why that cannot be measured is added to the notes."""
     try:
         extractor = extractor or inception(device)
     except (ModuleNotFoundError, OSError) as error:
         notes.append(f"no FID and KID, since Inception cannot be loaded ({explain(error)}): give an --extractor")
         return None
-    return measure_generation(sample, test[spread(test, min(images, len(test)))], extractor, device)
+    return measure_generation(sample, images, extractor, device)
 
 
-def _active_units(codes: Tensor) -> int:
-    """Of codes that are held to a standard normal prior, since the threshold is meant for their scale."""
-    metric = ActiveUnits(codes.shape[1])
-    metric.update(codes)
-    return int(metric.compute())
-
-
-def _notes(model: EncoderModule, image: Tensor, splits: dict[str, Codes], device: torch.device) -> list[str]:
-    """What figures do not say: on how many labels the probes rest, and what became of codes that are no vectors."""
-    with torch.no_grad():
-        shape = model.encode(to_float(image, device)).shape[1:]
+def _probes(
+    model: EncoderModule, data: InMemoryDataModule, labels_per_class: Sequence[int], device: torch.device
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Figures of the probes, if there are any, and what they do not say: why, from how many labels, of which codes."""
+    if isinstance(model, Inversion) and model.encoder_checkpoint:
+        return None, [f"its codes are read in the evaluation of {model.encoder_checkpoint}"]
+    splits = labelled(encode_splits(model, data, ["train", "val", "test"], device))
+    if "test" not in splits or "train" not in splits or len(splits["train"][1].unique()) < 2:
+        why = "the data has no labels of two classes to learn from, or none to test"
+        return None, [f"nothing is read out of its codes, since {why}"]
     codes, labels = splits["train"]
     notes = [f"the probes learn from {len(labels)} labels"]
     if "val" not in splits:
         notes.append("without validation images, a tenth of the training images chooses the probes")
+    with torch.no_grad():
+        shape = model.encode(to_float(data.test_set.images[:1], device)).shape[1:]
     if len(shape) > 1:
         how = "flattened" if shape.numel() == codes.shape[1] else "averaged over space"
         notes.append(f"codes {' x '.join(map(str, shape))} are {how} to {codes.shape[1]} numbers for the probes")
-    return notes
+    return probe_codes(splits, len(data.class_names), labels_per_class), notes
+
+
+def _active_units(model: VAE, data: InMemoryDataModule, device: torch.device) -> int:
+    """Of codes that are held to a standard normal prior, since the threshold is meant for their scale."""
+    codes, _ = encode_splits(model, data, ["test"], device)["test"]
+    return int(ActiveUnits(codes.shape[1])(codes))
 
 
 def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:
@@ -188,7 +173,7 @@ def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:
     cells = [{"run": str(run.folder)} | _cells(row) for run, row in zip(runs, rows, strict=True)]
     order = [*_ORDER, *sorted({key for row in cells for key in row if key[:3] in ("FID", "KID")})]
     few = {key for row in cells for key in row if key.endswith(" labels")}
-    order += [*_PROBES, *sorted(few, key=lambda key: int(key.split()[0])), *_COSTS]
+    order += [*_PROBE_TITLES, *sorted(few, key=lambda key: int(key.split()[0])), *_COSTS]
     columns = [key for key in order if any(row.get(key, "") for row in cells)]
     return markdown_table(columns, [[row.get(key, "") for key in columns] for row in cells])
 
@@ -202,7 +187,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         source = f"{drawn['extractor']}, {drawn['images']} images"
         cells |= {f"FID: {source}": f"{drawn['fid']:.2f}", f"KID: {source}": f"{drawn['kid']:.4f}"}
     if reading := row["reading"]:
-        figures = dict(zip(_PROBES, (reading["linear"], reading["knn"], reading["mlp"]), strict=True))
+        figures = dict(zip(_PROBE_TITLES, (reading["linear"], reading["knn"], reading["mlp"]), strict=True))
         figures |= {f"{count} labels": found for count, found in reading["few_labels"].items()}
         cells |= {key: f"{100 * found['accuracy']:.2f} %" for key, found in figures.items()}
     if row["active_units"] is not None:

@@ -32,9 +32,9 @@ def to_float(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device).float().div_(255)
 
 
-def spread(images: Tensor, count: int) -> Tensor:
-    """Indices `(count,)` of images that are spread evenly over all."""
-    return torch.linspace(0, len(images) - 1, count).long()
+def spread(images: Tensor, most: int) -> Tensor:
+    """Indices of so many images at most, spread evenly over all."""
+    return torch.linspace(0, len(images) - 1, min(most, len(images))).long()
 
 
 @torch.no_grad()

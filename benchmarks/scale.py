@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from clock import CONFIGS
@@ -65,7 +66,7 @@ def main() -> None:
         say("one process, batch 64", f"{one:8,.0f} images/s")
         say("two processes, batch 64 each", f"{two:8,.0f} images/s ({two / one:.2f})")
         flags = [f"--data.repeat={REPEAT}", f"--trainer.max_epochs={EPOCHS}", f"--run_dir={folder}/run"]
-        trainer = PreimageCLI(["fit", *MODEL, *flags, "--trainer.profiler=simple"]).trainer
+        trainer: Any = PreimageCLI(["fit", *MODEL, *flags, "--trainer.profiler=simple"]).trainer
         path = Path(folder, "run/checkpoints/last.ckpt")
         checkpoint = torch.load(path, weights_only=True)
         written = 1000 * seconds(lambda: torch.save(checkpoint, Path(folder, "again.ckpt")))

@@ -52,13 +52,34 @@ def fit(run: Run, idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Trains for three steps on 936 digits and returns the run directory; probes are quick."""
     monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
     monkeypatch.setattr("preimage.evaluation.probes.DRAWS", 2)
-    data = ["--data.dataset=mnist", f"--data.root={idx_root}", f"--data.cache_dir={tmp_path}/cache"]
 
     def command(name: str, *flags: str) -> Path:
-        run("fit", *QUICK, *data, "--trainer.callbacks=null", f"--run_dir={tmp_path}/{name}", *flags)
+        run("fit", *QUICK, *on_digits(idx_root, tmp_path), f"--run_dir={tmp_path}/{name}", *flags)
         return tmp_path / name
 
     return command
+
+
+def on_digits(idx_root: Path, folder: Path) -> list[str]:
+    flags = ["--data.dataset=mnist", f"--data.root={idx_root}", f"--data.cache_dir={folder}/cache"]
+    return [*flags, "--trainer.callbacks=null"]
+
+
+@pytest.fixture(scope="module")
+def trained(idx_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run, for all tests that only need some."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["preimage"])
+        places = [f"--run_dir={folder}/run", f"--trainer.default_root_dir={folder}"]
+        main(["fit", *QUICK, *on_digits(idx_root, folder), *places])
+    return folder / "run"
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, fit: Fit) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def evaluate(*args: object) -> list[dict[str, Any]]:
@@ -74,8 +95,7 @@ def codes(folder: Path, data: InMemoryDataModule, split: str) -> tuple[Any, Any]
         return load_model(find_run(folder)).encoder(part.images / 255).numpy(), part.labels.numpy()
 
 
-def test_a_run_that_another_process_measures_is_left_to_it(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = fit("run")
+def test_a_run_that_another_process_measures_is_left_to_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with claimed(folder / "evaluation.json"):
         main(["evaluate", "--ckpt_path", str(folder)])
     assert f"{folder}: process {os.getpid()} on " in capsys.readouterr().out
@@ -151,20 +171,19 @@ def test_a_measured_checkpoint_is_skipped_and_overwritten_to_the_same_figures(
 
 
 def test_samples_are_compared_on_the_features_of_the_named_extractor(
-    fit: Fit, capsys: pytest.CaptureFixture[str]
+    folder: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = fit("plain")
     encoder = ["--model=VAE", "--model.encoder=MNISTGaussianEncoder", "--model.encoder.latent_dim=12"]
     vae = fit("vae", *encoder, "--model.decoder=MNISTDecoder", "--model.latent_dim=12")
     capsys.readouterr()
-    ours, drawn = evaluate(plain, vae, "--extractor", str(plain), "--images", 150)
+    ours, drawn = evaluate(folder, vae, "--extractor", str(folder), "--images", 150)
     (head,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| run |")]
     assert ours["generation"] is None
     name = drawn["generation"]["extractor"]
     assert name.startswith("quickstart (") and drawn["generation"]["images"] == 150
     assert f"FID: {name}, 150 images" in head and f"KID: {name}, 150 images" in head
     model: Any = load_model(find_run(vae))
-    extractor, data = load_model(find_run(plain)).encoder, load_data(find_run(vae))
+    extractor, data = load_model(find_run(folder)).encoder, load_data(find_run(vae))
     places = torch.linspace(0, 199, 150).long()
     with torch.no_grad():
         torch.manual_seed(0)
@@ -241,20 +260,19 @@ def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
 
 
 def test_codes_that_are_inverted_are_read_in_the_run_that_made_them(
-    fit: Fit, capsys: pytest.CaptureFixture[str]
+    trained: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = fit("trained") / "checkpoints/last.ckpt"
-    (found,) = evaluate(fit("inverted", "--model=Inversion", f"--model.encoder_checkpoint={trained}"))
+    checkpoint = trained / "checkpoints/last.ckpt"
+    (found,) = evaluate(fit("inverted", "--model=Inversion", f"--model.encoder_checkpoint={checkpoint}"))
     assert found["reading"] is None and found["reconstruction"]["mse"] > 0
-    assert found["notes"] == [f"its codes are read in the evaluation of {trained}"]
+    assert found["notes"] == [f"its codes are read in the evaluation of {checkpoint}"]
     (head,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| run |")]
     assert "MSE" in head and "linear" not in head and "labels" not in head
 
 
 def test_bad_input_ends_in_one_line(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fit("run")
     other = fit("other", "--model.encoder.latent_dim=5", "--model.decoder.latent_dim=5")
     (tmp_path / "empty").mkdir()
     (tmp_path / "untrained").mkdir()
@@ -300,9 +318,8 @@ def test_bad_input_ends_in_one_line(
 
 
 def test_a_run_that_cannot_be_measured_is_named_after_the_table_of_the_others(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fit("run")
     bad = shutil.copytree(folder, tmp_path / "bad")
     (bad / "checkpoints/best.ckpt").write_text("no checkpoint")
     monkeypatch.setattr(sys, "argv", ["preimage"])

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from clock import CONFIGS, preimage
 from throughput import PerItemImages, plain_epoch, seconds
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from datamodules import MNISTDataModule
-from lightning_modules import Autoencoder, MNISTDecoder, MNISTEncoder
+from lightning_modules import MNISTDecoder, MNISTEncoder
 from preimage.evaluation.runs import figures_of
 
 
@@ -23,7 +24,7 @@ def original(root: str, epochs: int) -> tuple[float, float]:
     torch.manual_seed(0)
     data = MNISTDataModule(dataset="mnist", root=root, val_size=0)
     data.setup("fit")
-    model = Autoencoder(MNISTEncoder(), MNISTDecoder())
+    model = nn.Sequential(MNISTEncoder(), MNISTDecoder())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = DataLoader(dataset=PerItemImages(data), batch_size=64, shuffle=True)
     spent = 0.0

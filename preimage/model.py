@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from datamodules.image_cache import opened, square
 from datamodules.source import Source, is_image
 from lightning_modules import FrozenFeatures
-from lightning_modules.checkpoints import load_checkpoint
 from preimage.evaluation.runs import default_device, find_run, load_data, load_model
+from preimage.runs import Run
 
 #: A picture, a file, a folder or zip file, an array, or several of these.
 Images: TypeAlias = "Image.Image | str | Path | NDArray[Any] | Tensor | Sequence[Images]"
@@ -122,10 +121,9 @@ def load(
         return Model(features, lambda image: torch.from_numpy(square(image, image_size).copy()), device=device)
     path = Path(source)
     if path.is_file() and not (path.parent.parent / "config.yaml").is_file():
-        load_checkpoint(path)
-        return Model(LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True), device=device)
+        return Model(load_model(Run(path.parent.parent, path)), device=device)
     run = find_run(path)
-    data = load_data(run.folder, ready=False)
+    data = load_data(run, ready=False)
     channels, side = (getattr(data, name, None) for name in ("channels", "image_size"))
     size = None if channels is None or side is None else (channels, side, side)
     return Model(load_model(run), data.convert, size, device)

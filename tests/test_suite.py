@@ -45,14 +45,17 @@ def test_the_small_suite_trains_evaluates_and_reports(tmp_path: Path) -> None:
     assert "| vae | 2 |" in readme.read_text()
 
 
-def test_a_benchmark_can_be_given_again_and_holds_no_logic_of_its_own(tmp_path: Path) -> None:
-    script = f'source "{ROOT}/benchmarks/run.sh"; runs=R; common=(--data.root D); run vae 3 --config "a b.yaml"'
+def test_the_suite_can_be_given_again_and_holds_no_logic_of_its_own(tmp_path: Path) -> None:
     stub = tmp_path / "stub"
     stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     stub.chmod(0o755)
-    done = subprocess.run(
-        ["bash", "-euc", script], env=os.environ | {"PREIMAGE": str(stub)}, capture_output=True, text=True
-    )
-    expected = ["fit", "--config", "a b.yaml", "--data.root", "D", "--trainer.default_root_dir", "R"]
-    expected += ["--seed_everything", "3", "--run_dir", "R/vae/version_3", "--test_after_fit", "--ckpt_path", "auto"]
+    paths = {"PREIMAGE": str(stub), "RUNS": "R", "ROOT": "a b.zip"}
+    command = ["bash", str(ROOT / "benchmarks/suite.sh"), "faces", "3"]
+    done = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True)
+    expected = []
+    for name in ("real_fake", "real_fake_detached"):
+        expected += ["fit", f"--config=configs/faces/{name}.yaml", "--data.root", "a b.zip"]
+        expected += ["--trainer.default_root_dir", "R/faces", "--seed_everything", "3"]
+        expected += ["--run_dir", f"R/faces/{name}/version_3", "--test_after_fit", "--ckpt_path", "auto"]
+    expected += ["report", "R/faces", "--out", "R/faces/report"]
     assert done.stdout.splitlines() == expected, done.stderr

@@ -17,18 +17,35 @@ from lightning_modules.networks.weights import weights_hash
 from .measures import BATCH, Images, to_float
 from .runs import find_run, load_model
 
-SUBSET = 1000  # images in each of the hundred draws of KID, torchmetrics' own number
+_SUBSET = 1000  # images in each of the hundred draws of KID, torchmetrics' own number
 
 
 class Extractor(NamedTuple):
-    """Maps uint8 images `(B, C, H, W)` on the model's device to features `(B, D)`; its name goes with every figure.
+    """Whose features are compared; its name goes with every figure.
 
-    Features of no known scale are standardised by those of the real images before they are compared.
+    Attributes:
+        name: The name.
+        features: Maps uint8 images `(B, C, H, W)` on the model's device to features `(B, D)`.
+        standardized: The features have no known scale: they are standardised by those of the real images.
     """
 
     name: str
     features: Images
     standardized: bool = False
+
+    def of(self, images: Tensor) -> Tensor:
+        """Features `(B, D)`, on the CPU, of images `(B, C, H, W)` in [0, 1], which are rounded to 8 bits.
+
+        Raises:
+            ValueError: It takes no such images.
+        """
+        try:
+            return self.features((images * 255).round().byte()).cpu()
+        except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the extractor
+            raise
+        except RuntimeError as error:
+            shape = tuple(images.shape[1:])
+            raise ValueError(f"the extractor {self.name} takes no images {shape}: give another one") from error
 
 
 class _Given(nn.Identity):
@@ -73,8 +90,8 @@ def named_extractor(given: str, device: torch.device) -> Extractor:
     encoder = encoder.to(device).eval()
 
     def features(images: Tensor) -> Tensor:
-        found: Tensor = encoder(to_float(images, device)).float()
-        return found.mean(dim=(2, 3)) if found.ndim == 4 else found.flatten(1)
+        code: Tensor = encoder(to_float(images, device)).float()
+        return code.mean(dim=(2, 3)) if code.ndim == 4 else code.flatten(1)
 
     return Extractor(f"{name} ({weights_hash(encoder)[:8]})", features, standardized=True)
 
@@ -100,29 +117,21 @@ def measure_generation(
         torch.manual_seed(0)
         for part in images.split(BATCH):
             drawn = sample(len(part)).float()
-            for batch, features in ((resize_to(to_float(part, device), drawn), real), (drawn, fake)):
-                try:
-                    features.append(extractor.features((batch * 255).round().byte()).cpu())
-                except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the extractor
-                    raise
-                except RuntimeError as error:
-                    raise ValueError(
-                        f"the extractor {extractor.name} takes no images {tuple(batch.shape[1:])}: give another one"
-                    ) from error
-        size, compared = real[0].shape[1], [torch.cat(real), torch.cat(fake)]
+            real.append(extractor.of(resize_to(to_float(part, device), drawn)))
+            fake.append(extractor.of(drawn))
+        compared = [torch.cat(real), torch.cat(fake)]
         if extractor.standardized:
             deviation, mean = torch.std_mean(compared[0], dim=0)
             compared = [(part - mean) / deviation.clamp(min=1e-6) for part in compared]
-        fid = FrechetInceptionDistance(_Given(size))
+        network = _Given(real[0].shape[1])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
-            kid = KernelInceptionDistance(_Given(size), subset_size=min(SUBSET, len(images)))
+            fid, kid = (
+                FrechetInceptionDistance(network),
+                KernelInceptionDistance(network, subset_size=min(_SUBSET, len(images))),
+            )
         for metric in (fid, kid):
             metric.update(compared[0], real=True)
             metric.update(compared[1], real=False)
-        return {
-            "fid": float(fid.compute()),
-            "kid": float(kid.compute()[0]),
-            "images": len(images),
-            "extractor": extractor.name,
-        }
+        figures = {"fid": float(fid.compute()), "kid": float(kid.compute()[0])}
+    return figures | {"images": len(images), "extractor": extractor.name}

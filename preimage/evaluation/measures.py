@@ -1,5 +1,6 @@
-"""Reconstruction errors, active units, speed and memory of a model."""
+"""Reconstruction errors, codes, speed and memory of a model."""
 
+import re
 import resource
 import sys
 import time
@@ -17,22 +18,13 @@ from lightning_modules.base import EncoderModule
 from lightning_modules.metrics import NormalizedError, reconstruction_metrics
 from lightning_modules.networks.weights import weights_hash
 
+from .probes import Codes
+
 BATCH = 64  # one for all models, so that their memory and speed can be compared
-ERRORS = ("mse", "psnr", "ssim", "normalized_error")
-MAP_VALUES = 1024  # larger feature maps are averaged to at most as many values before they are read
-TIMED = 2048  # images
+_MAP_VALUES = 1024  # larger feature maps are averaged to at most as many values before they are probed
+_TIMED = 2048  # images
 
 Images = Callable[[Tensor], Tensor]
-#: Codes `(N, D)` and labels `(N,)`.
-Codes = tuple[Tensor, Tensor]
-
-
-def rebuilder(model: EncoderModule) -> Images | None:
-    """What maps images `(B, C, H, W)` in [0, 1] to their reconstructions; None for a model that rebuilds none."""
-    if getattr(model, "reconstruction", "") == "none":
-        return None  # a ClassifierReconstructor whose decoder never learned
-    rebuild: Images | None = getattr(model, "reconstruct", None)
-    return rebuild
 
 
 def to_float(images: Tensor, device: torch.device) -> Tensor:
@@ -40,39 +32,32 @@ def to_float(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device).float().div_(255)
 
 
-def reconstruction_errors(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """MSE, PSNR, SSIM and normalised error over batches of reconstructions and their targets, each `(B, C, H, W)`."""
-    metrics = reconstruction_metrics("")
-    metrics.add_metrics({"normalized_error": NormalizedError()})
-    for preds, target in pairs:
-        metrics.to(preds.device)
-        loss = torch.zeros((), device=preds.device)
-        metrics.update(value=loss, weight=len(target), preds=preds.float().contiguous(), target=target)
-    return {name: float(metrics[name].compute()) for name in ERRORS}
+def spread(images: Tensor, most: int) -> Tensor:
+    """Indices of so many images at most, spread evenly over all."""
+    return torch.linspace(0, len(images) - 1, min(most, len(images))).long()
 
 
 @torch.no_grad()
-def measure_reconstruction(rebuild: Images, images: Tensor, device: torch.device) -> dict[str, float]:
-    """Errors of the reconstructions of uint8 images `(N, C, H, W)`, at the size of the reconstructions."""
+def reconstruction_errors(
+    rebuild: Images, images: Tensor, device: torch.device, resize: Images | None = None
+) -> dict[str, float]:
+    """MSE, PSNR, SSIM and normalised error.
 
-    def pairs() -> Iterable[tuple[Tensor, Tensor]]:
-        for part in images.split(BATCH):
-            batch = to_float(part, device)
-            reconstruction = rebuild(batch)
-            yield reconstruction, resize_to(batch, reconstruction)
-
-    return reconstruction_errors(pairs())
-
-
-def as_vectors(codes: Tensor) -> Tensor:
-    """Flattens codes `(B, ...)` to float32 vectors `(B, D)`; feature maps of more than 1024 values are averaged first.
-
-    The average leaves as fine a square grid as 1024 values allow, and at least one value per channel.
+    Args:
+        rebuild: Maps images `(B, C, H, W)` in [0, 1] to their reconstructions `(B, C, h, w)`.
+        images: uint8 images `(N, C, H, W)`.
+        device: Where it does so.
+        resize: Brings both to the size at which they are compared, by default that of the reconstructions.
     """
-    if codes.ndim == 4 and codes[0].numel() > MAP_VALUES:
-        side = max(1, int((MAP_VALUES / codes.shape[1]) ** 0.5))
-        codes = F.adaptive_avg_pool2d(codes.float(), (min(side, codes.shape[2]), min(side, codes.shape[3])))
-    return codes.flatten(1).float()
+    metrics = reconstruction_metrics("").to(device)
+    metrics.add_metrics({"normalized_error": NormalizedError().to(device)})
+    loss = torch.zeros((), device=device)
+    for part in images.split(BATCH):
+        target = to_float(part, device)
+        preds = rebuild(target)
+        preds, target = (resize(preds), resize(target)) if resize else (preds, resize_to(target, preds))
+        metrics.update(value=loss, weight=len(target), preds=preds.float().contiguous(), target=target)
+    return {name: float(metrics[name].compute()) for name in ("mse", "psnr", "ssim", "normalized_error")}
 
 
 @torch.no_grad()
@@ -81,26 +66,36 @@ def encode_splits(
 ) -> dict[str, Codes]:
     """Codes and labels, -1 where there is none, of all images of each of the named splits that has any.
 
-    They are kept in the data's `cache_dir`, so that reading them in another way encodes nothing.
+    They are kept in the data's `cache_dir`, so that probing them in another way encodes nothing.
     """
 
     def encode(images: Tensor) -> Tensor:
-        return as_vectors(model.encode(to_float(images, device))).cpu()
+        return _as_vectors(model.encode(to_float(images, device))).cpu()
 
-    key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {MAP_VALUES}"
-    found = {}
-    for name in names:
-        split = getattr(data, f"{name}_set")
-        if len(split.images):
-            codes = cache_codes(split.images, encode, key, data.cache_dir, data.code_cache_limit_gb)
-            found[name] = codes, split.labels
-    return found
+    key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {_MAP_VALUES}"
+    splits = {name: getattr(data, f"{name}_set") for name in names}
+    return {
+        name: (cache_codes(split.images, encode, key, data.cache_dir, data.code_cache_limit_gb), split.labels)
+        for name, split in splits.items()
+        if len(split.images)
+    }
+
+
+def _as_vectors(codes: Tensor) -> Tensor:
+    """Flattens codes `(B, ...)` to float32 vectors `(B, D)`; feature maps of more than 1024 values are averaged first.
+
+    The average leaves as fine a square grid as 1024 values allow, and at least one value per channel.
+    """
+    if codes.ndim == 4 and codes[0].numel() > _MAP_VALUES:
+        side = max(1, int((_MAP_VALUES / codes.shape[1]) ** 0.5))
+        codes = F.adaptive_avg_pool2d(codes.float(), (min(side, codes.shape[2]), min(side, codes.shape[3])))
+    return codes.flatten(1).float()
 
 
 def labelled(splits: dict[str, Codes]) -> dict[str, Codes]:
     """Those of the codes that have a label, of each split that has any."""
     known = {name: (codes[labels >= 0], labels[labels >= 0]) for name, (codes, labels) in splits.items()}
-    return {name: found for name, found in known.items() if len(found[1])}
+    return {name: part for name, part in known.items() if len(part[1])}
 
 
 @torch.no_grad()
@@ -117,7 +112,7 @@ def measure_speed(run: Images, images: Tensor, device: torch.device) -> tuple[fl
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    batches = images[:TIMED].split(BATCH)
+    batches = images[:_TIMED].split(BATCH)
     go(batches[:1])  # the first batch sets up what the others find
     _reset_peak(device)
     start = time.perf_counter()
@@ -138,9 +133,7 @@ def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    if peaks:
-        return 1024 * peaks[0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kilobytes elsewhere
+    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+)", status.read_text())):
+        return 1024 * int(peak[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # bytes on macOS, kilobytes elsewhere

@@ -1,9 +1,10 @@
-"""The model and data that the `config.yaml` of a run rebuilds."""
+"""Runs that are there: their models and data; and runs that are to be there, which several processes may share."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jsonargparse import ArgumentError
@@ -13,7 +14,8 @@ from datamodules import InMemoryDataModule
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from preimage.configs import check_class_paths
-from preimage.files import read_plain
+from preimage.files import read_metrics, read_plain
+from preimage.locks import Busy
 from preimage.parsing import OneLineErrorParser, condense
 from preimage.runs import Run
 
@@ -33,28 +35,35 @@ def find_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no run at {path}: give a run directory or a checkpoint inside one")
-    folder = path if path.is_dir() else path.parent.parent
-    if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(f"{folder} is no run directory: it has no config.yaml")
-    run = Run(folder, None if path.is_dir() else path)
+    run = Run(path) if path.is_dir() else Run(path.parent.parent, path)
+    config = run.folder / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(f"{run.folder} is no run directory: it has no config.yaml")
     if not run.kept.is_file():
-        raise FileNotFoundError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
-    read_plain(folder / "config.yaml")  # says what is wrong with it
+        raise FileNotFoundError(f"no checkpoint in {run.folder / 'checkpoints'}: train the run first")
+    read_plain(config)  # says what is wrong with it
     try:
         _ = run.config["model"]["class_path"], run.config["data"]["class_path"]
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{folder / 'config.yaml'} does not say what model and data the run has") from error
+        raise ValueError(f"{config} does not say what model and data the run has") from error
     return run
 
 
 def load_model(run: Run) -> EncoderModule:
     """The model of a run with the weights of its checkpoint, in eval mode on the CPU.
 
+    Args:
+        run: The run; where it has no configuration, the checkpoint alone says what the model is.
+
     Raises:
+        FileNotFoundError: There is no such checkpoint.
         ValueError: The configuration builds no model of this project, or one that the checkpoint does not fit.
     """
-    model: EncoderModule = _instantiate(run.folder, EncoderModule, "model", run.config["model"])
     checkpoint = load_checkpoint(run.kept)
+    if "model" not in run.config:
+        alone: Any = LightningModule.load_from_checkpoint(run.kept, map_location="cpu", weights_only=True)
+        return cast(EncoderModule, alone.eval())
+    model: EncoderModule = _instantiate(run, EncoderModule, "model", run.config["model"])
     try:
         model.on_load_checkpoint(checkpoint)
     except ValueError as error:
@@ -63,18 +72,17 @@ def load_model(run: Run) -> EncoderModule:
     return model.eval()
 
 
-def load_data(folder: Path, flags: Sequence[str] = (), ready: bool = True) -> InMemoryDataModule:
-    """The data module of a run.
+def load_data(run: Run, flags: Sequence[str] = (), ready: bool = True) -> InMemoryDataModule:
+    """The data module of a run, with all labels, however few the run had: probes of two runs are to be comparable.
 
     Args:
-        folder: The run directory.
+        run: The run.
         flags: What to change, for example `--data.root=DIR`.
         ready: Look for its images and read them.
     """
-    config = read_plain(folder / "config.yaml")["data"]
-    # All labels, however few the run had: else the readers of two runs could not be compared.
-    (config.get("init_args") or {}).pop("num_labels", None)
-    data: InMemoryDataModule = _instantiate(folder, InMemoryDataModule, "data", config, flags)
+    config = dict(run.config["data"])
+    config["init_args"] = {key: value for key, value in (config.get("init_args") or {}).items() if key != "num_labels"}
+    data: InMemoryDataModule = _instantiate(run, InMemoryDataModule, "data", config, flags)
     if ready:
         data.prepare_data()
         data.setup("test")
@@ -82,7 +90,7 @@ def load_data(folder: Path, flags: Sequence[str] = (), ready: bool = True) -> In
 
 
 def _instantiate(
-    folder: Path,
+    run: Run,
     base: type[LightningModule | LightningDataModule],
     key: str,
     config: dict[str, Any],
@@ -93,7 +101,45 @@ def _instantiate(
     try:
         parsed = parser.parse_args([f"--{key}={json.dumps(config)}", *flags])
     except ArgumentError as error:
-        raise ValueError(f"{folder / 'config.yaml'}: {condense(str(error))}") from error
+        raise ValueError(f"{run.folder / 'config.yaml'}: {condense(str(error))}") from error
     check_class_paths(parsed)
     with torch.random.fork_rng():
         return getattr(parser.instantiate(parsed), key)
+
+
+@contextmanager
+def left_to_others(name: str) -> Iterator[None]:
+    """Skips what another process is at work on, and says so; `claimed` goes inside, for what this one begins.
+
+    Args:
+        name: What is skipped.
+    """
+    try:
+        yield
+    except Busy as error:
+        print(f"{name}: {error}, left out here; the same command adds it when it is done", flush=True)
+
+
+def train(folder: Path, *flags: str) -> None:
+    """Trains and tests a run, or goes on with one that was interrupted.
+
+    Args:
+        folder: The run directory.
+        flags: Configuration of the `fit`.
+
+    Raises:
+        Busy: Another process is at it.
+    """
+    from preimage.cli import PreimageCLI  # which takes seconds, and who asks a model does without
+
+    PreimageCLI(["fit", *flags, f"--run_dir={folder}", "--ckpt_path=auto", "--test_after_fit"])
+
+
+def figures_of(folder: Path) -> dict[str, float]:
+    """The last value of every figure that a run has logged.
+
+    Raises:
+        FileNotFoundError: It has logged none.
+        ValueError: `metrics.csv` is damaged.
+    """
+    return {key: value for row in read_metrics(folder / "metrics.csv") for key, value in row.items()}

@@ -235,7 +235,7 @@ def kill_service(*args: Any) -> None:
         ("fit", "preimage.cli.PreimageCLI.after_fit"),
         pytest.param("fit", "callbacks.EffectiveBatch.on_test_start", marks=pytest.mark.slow),
         pytest.param("fit", "callbacks.EffectiveBatch.on_test_end", marks=pytest.mark.slow),
-        ("fit", "preimage.cli.PreimageCLI._close_wandb"),
+        ("fit", "preimage.loggers.WandbRunLogger.close"),
         pytest.param("validate", "callbacks.EffectiveBatch.on_validation_start", marks=pytest.mark.slow),
         ("test", "callbacks.EffectiveBatch.on_test_start"),
         ("predict", "callbacks.EffectiveBatch.on_predict_start"),

@@ -148,7 +148,7 @@ RUNS = [(name, "datamodules.MNISTDataModule.prepare_data", QUICK) for name in ("
         ("layers", "lightning_modules.networks.features.layer_shapes", ["--network", "alexnet"]),
         ("atlas", "preimage.evaluation.atlas.FrozenFeatures", ["--network", "alexnet", "--layers", "fc8"]),
         ("sweep", "preimage.commands.sweep.read_sweep", ["sweep.yaml"]),
-        ("label-efficiency", "preimage.evaluation.label_efficiency.load_checkpoint", []),
+        ("label-efficiency", "preimage.evaluation.label_efficiency.load_model", []),
     ],
 )
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "told to end")])

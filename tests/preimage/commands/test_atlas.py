@@ -1,8 +1,8 @@
 import csv
 import json
 import os
+import shutil
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,104 +12,108 @@ from torchvision import models
 
 from lightning_modules.networks import inverters
 from preimage.__main__ import main
-from preimage.evaluation.atlas import CONFIG, _noted, decoder_for, mean_of
+from preimage.evaluation.atlas import CONFIG, _mean, _noted, decoder_for
 from preimage.runs import claimed
 
 LAYERS = ["features.2", "features.12"]
 
 
-def atlas(tiny: Path, out: Path, *flags: str) -> None:
+def atlas(tiny: Path, out: Path, *flags: str, layers: list[str] = LAYERS, apart: bool = False) -> list[dict[str, str]]:
     own = ["--network=squeezenet1_1", "--weights=random", "--feature_size=64", "--width=0.03", f"--out={out}"]
-    fit = [f"--data.root={tiny}", "--data.num_classes=3", "--data.test_per_class=4", f"--data.cache_dir={tiny.parent}"]
-    fit += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_model_summary=false"]
-    fit += ["--curves=null"]
-    main(["atlas", *own, "--layers", *LAYERS, *fit, *flags])
+    fit = [f"--data.root={tiny}", "--data.num_classes=3", "--data.test_per_class=4"]
+    fit += [
+        f"--data.cache_dir={tiny.parent}",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+        "--curves=null",
+    ]
+    fit = [word for flag in fit for word in flag.split("=")] if apart else fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["preimage"])
+        main(["atlas", *own, "--layers", *layers, *fit, "--trainer.enable_model_summary=false", *flags])
+    return table(out)
 
 
-def test_atlas_has_a_row_per_layer_and_skips_what_is_done(
-    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["preimage"])
-    atlas(tiny_imagenet, tmp_path, "--optimize=3")
-    with (tmp_path / "atlas.csv").open() as file:
-        rows = list(csv.DictReader(file))
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "atlas.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An atlas of two layers, as it was made."""
+    out = tmp_path_factory.mktemp("atlas")
+    atlas(tiny_imagenet, out, "--optimize=3")
+    return out
+
+
+@pytest.fixture
+def there(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on with."""
+    return shutil.copytree(whole, tmp_path / "atlas")
+
+
+def test_atlas_has_a_row_per_layer(whole: Path) -> None:
+    rows = table(whole)
     assert [row["layer"] for row in rows] == ["mean image", *LAYERS]
     assert [row["shape"] for row in rows[1:]] == ["64 x 15 x 15", "512 x 3 x 3"]
     for row in rows[1:]:
-        run_dir = tmp_path / row["layer"]
         assert float(row["psnr_64"]) > 5
         assert float(row["psnr_64_search"]) > 5
-        assert float(row["minutes"]) == pytest.approx(json.loads((run_dir / "done.json").read_text())["minutes"])
-    assert Image.open(tmp_path / "atlas.png").size[0] > 300
-    assert (tmp_path / "atlas.md").read_text().count("\n") == 5
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
-    capsys.readouterr()
-    atlas(tiny_imagenet, tmp_path)
-    assert capsys.readouterr().out.count(": done") == 2
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.ckpt")}
+        minutes = json.loads((whole / row["layer"] / "done.json").read_text())["minutes"]
+        assert float(row["minutes"]) == pytest.approx(minutes)
+    assert Image.open(whole / "atlas.png").size[0] > 300
+    assert (whole / "atlas.md").read_text().count("\n") == 5
 
 
-def test_spaces_and_comments_change_no_settings(
-    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_what_is_done_is_skipped_whatever_the_spaces_comments_and_epochs(
+    tiny_imagenet: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["preimage"])
-    monkeypatch.setattr(f"{__name__}.LAYERS", ["features.12"])
-    atlas(tiny_imagenet, tmp_path, "--data.split_seed", "1", "--trainer.max_epochs", "1")
+    before = {path: path.stat().st_mtime_ns for path in there.rglob("*.ckpt")}
     commented = tmp_path / "commented.yaml"
     commented.write_text(f"# a comment\n{CONFIG.read_text()}")
-    for flags in ([f"--config={commented}"], ["--trainer.max_epochs", "20"]):
-        capsys.readouterr()
-        atlas(tiny_imagenet, tmp_path, "--data.split_seed=1", *flags)
-        assert "features.12: done" in capsys.readouterr().out
+    atlas(tiny_imagenet, there, f"--config={commented}", "--trainer.max_epochs=20", apart=True)
+    assert capsys.readouterr().out.count(": done") == 2
+    assert len(before) == 4 and before == {path: path.stat().st_mtime_ns for path in there.rglob("*.ckpt")}
 
 
-def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["preimage"])
-    atlas(tiny_imagenet, tmp_path)
-    (tmp_path / LAYERS[1] / "done.json").unlink()  # killed before the end of the second layer, after a checkpoint
-    atlas(tiny_imagenet, tmp_path, "--trainer.max_epochs=2")
-    epochs = [line.split(",") for line in (tmp_path / LAYERS[1] / "metrics.csv").read_text().splitlines()]
-    place = epochs[0].index("epoch")
-    assert max(float(row[place]) for row in epochs[1:] if row[place]) >= 1
-    with (tmp_path / "atlas.csv").open() as file:
-        rows = {row["layer"]: row for row in csv.DictReader(file)}
+def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, there: Path) -> None:
+    (there / LAYERS[1] / "done.json").unlink()  # killed before the end of the second layer, after a checkpoint
+    rows = {row["layer"]: row for row in atlas(tiny_imagenet, there, "--trainer.max_epochs=2")}
+    with (there / LAYERS[1] / "metrics.csv").open() as file:
+        assert max(float(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]) >= 1
     assert float(rows[LAYERS[0]]["minutes"]) > 0
     assert rows[LAYERS[1]]["minutes"] == ""  # of two sessions, of which one is not known
 
 
 def test_a_layer_of_another_process_is_left_to_it(
-    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_imagenet: Path, there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["preimage"])
-    for there in ([LAYERS[1]], LAYERS):
-        with claimed(tmp_path / LAYERS[0]) if there != LAYERS else nullcontext():
-            atlas(tiny_imagenet, tmp_path)
-        with (tmp_path / "atlas.csv").open() as file:
-            assert [row["layer"] for row in csv.DictReader(file)] == ["mean image", *there]
+    shutil.rmtree(there / LAYERS[0])
+    with claimed(there / LAYERS[0]):
+        rows = atlas(tiny_imagenet, there)
+    assert [row["layer"] for row in rows] == ["mean image", LAYERS[1]]
     assert f"{LAYERS[0]}: process {os.getpid()} on " in capsys.readouterr().out
+    assert [row["layer"] for row in atlas(tiny_imagenet, there)] == ["mean image", *LAYERS]
 
 
+@pytest.mark.parametrize(
+    "flag", ["--width=0.05", "--weights=other.pth", "--data.split_seed=1", "--model.optimizer.lr=0.1"]
+)
 def test_an_atlas_of_other_settings_is_not_believed(
-    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flag: str, tiny_imagenet: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["preimage"])
-    monkeypatch.setattr(f"{__name__}.LAYERS", ["features.2"])
     torch.save(models.squeezenet1_1().state_dict(), tmp_path / "other.pth")
-    atlas(tiny_imagenet, tmp_path)
-    weights = f"--weights={tmp_path / 'other.pth'}"
-    for flag in ("--width=0.05", weights, "--data.split_seed=1", "--model.optimizer.lr=0.1"):
-        with pytest.raises(SystemExit):
-            atlas(tiny_imagenet, tmp_path, flag)
-        assert "features.2 was trained with other weights, data or options" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        atlas(tiny_imagenet, whole, flag.replace("other.pth", str(tmp_path / "other.pth")))
+    assert "features.2 was trained with other weights, data or options" in capsys.readouterr().err
 
 
 def test_a_wrong_layer_ends_it_before_anything_is_trained(
-    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["preimage"])
-    monkeypatch.setattr(f"{__name__}.LAYERS", ["features.2", "featres.12"])
     with pytest.raises(SystemExit):
-        atlas(tiny_imagenet, tmp_path)
+        atlas(tiny_imagenet, tmp_path, layers=["features.2", "featres.12"])
     assert "no layer featres.12: the nearest are features." in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -132,7 +136,7 @@ def test_decoders_fit_tokens_and_channels_last(shape: tuple[int, ...]) -> None:
 
 def test_the_mean_image_is_that_of_all_images_at_once() -> None:
     images = torch.randint(256, (150, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean = mean_of(images)
+    mean = _mean(images)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)
 

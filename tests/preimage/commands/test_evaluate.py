@@ -51,16 +51,37 @@ Fit = Callable[..., Path]
 
 @pytest.fixture
 def fit(run: Run, idx_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
-    """Trains for three steps on 936 digits and returns the run directory; readers are quick."""
-    monkeypatch.setattr("preimage.evaluation.readers.MLP_IMAGES", 1)
-    monkeypatch.setattr("preimage.evaluation.readers.DRAWS", 2)
-    data = ["--data.dataset=mnist", f"--data.root={idx_root}", f"--data.cache_dir={tmp_path}/cache"]
+    """Trains for three steps on 936 digits and returns the run directory; probes are quick."""
+    monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
+    monkeypatch.setattr("preimage.evaluation.probes.DRAWS", 2)
 
     def command(name: str, *flags: str) -> Path:
-        run("fit", *QUICK, *data, "--trainer.callbacks=null", f"--run_dir={tmp_path}/{name}", *flags)
+        run("fit", *QUICK, *on_digits(idx_root, tmp_path), f"--run_dir={tmp_path}/{name}", *flags)
         return tmp_path / name
 
     return command
+
+
+def on_digits(idx_root: Path, folder: Path) -> list[str]:
+    flags = ["--data.dataset=mnist", f"--data.root={idx_root}", f"--data.cache_dir={folder}/cache"]
+    return [*flags, "--trainer.callbacks=null"]
+
+
+@pytest.fixture(scope="module")
+def trained(idx_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run, for all tests that only need some."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["preimage"])
+        places = [f"--run_dir={folder}/run", f"--trainer.default_root_dir={folder}"]
+        main(["fit", *QUICK, *on_digits(idx_root, folder), *places])
+    return folder / "run"
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, fit: Fit) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def evaluate(*args: object) -> list[dict[str, Any]]:
@@ -76,8 +97,7 @@ def codes(folder: Path, data: InMemoryDataModule, split: str) -> tuple[Any, Any]
         return load_model(find_run(folder)).encoder(part.images / 255).numpy(), part.labels.numpy()
 
 
-def test_a_run_that_another_process_measures_is_left_to_it(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = fit("run")
+def test_a_run_that_another_process_measures_is_left_to_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with claimed(folder / "evaluation.json"):
         main(["evaluate", "--ckpt_path", str(folder)])
     assert f"{folder}: process {os.getpid()} on " in capsys.readouterr().out
@@ -91,7 +111,7 @@ def test_figures_are_those_of_torchmetrics_and_scikit_learn(fit: Fit) -> None:
     assert (found["version"], found["name"], found["seed"]) == (1, "quickstart", 3)
     assert (found["model"], found["data"]) == ("Autoencoder", "MNISTDataModule")
     assert found["generation"] is None and found["active_units"] is None
-    model, data = load_model(find_run(folder)), load_data(folder)
+    model, data = load_model(find_run(folder)), load_data(find_run(folder))
     images = data.test_set.images / 255
     with torch.no_grad():
         rebuilt = model(images)
@@ -153,20 +173,19 @@ def test_a_measured_checkpoint_is_skipped_and_overwritten_to_the_same_figures(
 
 
 def test_samples_are_compared_on_the_features_of_the_named_extractor(
-    fit: Fit, capsys: pytest.CaptureFixture[str]
+    folder: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = fit("plain")
     encoder = ["--model=VAE", "--model.encoder=MNISTGaussianEncoder", "--model.encoder.latent_dim=12"]
     vae = fit("vae", *encoder, "--model.decoder=MNISTDecoder", "--model.latent_dim=12")
     capsys.readouterr()
-    ours, drawn = evaluate(plain, vae, "--extractor", str(plain), "--images", 150)
+    ours, drawn = evaluate(folder, vae, "--extractor", str(folder), "--images", 150)
     (head,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| run |")]
     assert ours["generation"] is None
     name = drawn["generation"]["extractor"]
     assert name.startswith("quickstart (") and drawn["generation"]["images"] == 150
-    assert f"FID: {name}, 150 images" in head and f"KID: {name}, 150 images" in head
+    assert f"FID ({name}, 150 images)" in head and f"KID ({name}, 150 images)" in head
     model: Any = load_model(find_run(vae))
-    extractor, data = load_model(find_run(plain)).encoder, load_data(vae)
+    extractor, data = load_model(find_run(folder)).encoder, load_data(find_run(vae))
     places = torch.linspace(0, 199, 150).long()
     with torch.no_grad():
         torch.manual_seed(0)
@@ -202,7 +221,7 @@ def test_without_inception_samples_are_not_compared_and_a_note_says_so(
 
 
 @pytest.mark.parametrize("kind", ["Classifier", "ClassifierReconstructor", "none"])
-def test_a_users_encoder_is_measured_under_every_kind_of_reader(
+def test_a_users_encoder_is_measured_under_every_kind_of_system(
     kind: str, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"mine_{kind}.py").write_text(USER)
@@ -217,7 +236,7 @@ def test_a_users_encoder_is_measured_under_every_kind_of_reader(
     (found,) = evaluate(fit("run", *flags, "--data.num_labels=100", "--data.keep_unlabeled=true"))
     assert (found["reconstruction"] is None) == (kind != "ClassifierReconstructor")
     assert 0.3 < found["reading"]["linear"]["accuracy"] < 1
-    assert found["notes"] == ["the readers learn from 936 labels"]  # and not from the 100 of the training
+    assert found["notes"] == ["the probes learn from 936 labels"]  # and not from the 100 of the training
     assert set(found["reading"]["few_labels"]) == {"10", "100"}
     frozen = 0 if kind != "none" else found["parameters"] - 7850
     assert found["parameters"] - found["trainable_parameters"] == frozen
@@ -226,7 +245,7 @@ def test_a_users_encoder_is_measured_under_every_kind_of_reader(
 def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
     run: Run, tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preimage.evaluation.readers.MLP_IMAGES", 1)
+    monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
     encoder = ["FrozenFeatures", "network=squeezenet1_1", "layer=features.2", "weights=random", "image_size=64"]
     decoder = ["ConvInverter", "in_channels=64", "in_size=15", "image_size=60", "width=0.03"]
     flags = ["--model=Inversion", "--model.encoder_checkpoint=null", "--data=TinyImageNetDataModule"]
@@ -236,27 +255,26 @@ def test_feature_maps_of_a_frozen_network_are_averaged_before_they_are_read(
     flags += [f"--data.cache_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     run("fit", *flags, f"--run_dir={tmp_path}/run")
     (found,) = evaluate(tmp_path / "run", "--labels_per_class", 2)
-    assert "codes 64 x 15 x 15 are averaged over space to 1024 numbers for the readers" in found["notes"]
+    assert "codes 64 x 15 x 15 are averaged over space to 1024 numbers for the probes" in found["notes"]
     assert found["trainable_parameters"] < found["parameters"]
     assert 0.1 < found["reconstruction"]["normalized_error"] < 10
     assert set(found["reading"]["few_labels"]) == {"6"}
 
 
 def test_codes_that_are_inverted_are_read_in_the_run_that_made_them(
-    fit: Fit, capsys: pytest.CaptureFixture[str]
+    trained: Path, fit: Fit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = fit("trained") / "checkpoints/last.ckpt"
-    (found,) = evaluate(fit("inverted", "--model=Inversion", f"--model.encoder_checkpoint={trained}"))
+    checkpoint = trained / "checkpoints/last.ckpt"
+    (found,) = evaluate(fit("inverted", "--model=Inversion", f"--model.encoder_checkpoint={checkpoint}"))
     assert found["reading"] is None and found["reconstruction"]["mse"] > 0
-    assert found["notes"] == [f"its codes are read in the evaluation of {trained}"]
+    assert found["notes"] == [f"its codes are read in the evaluation of {checkpoint}"]
     (head,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| run |")]
     assert "MSE" in head and "linear" not in head and "labels" not in head
 
 
 def test_bad_input_ends_in_one_line(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fit("run")
     other = fit("other", "--model.encoder.latent_dim=5", "--model.decoder.latent_dim=5")
     (tmp_path / "empty").mkdir()
     (tmp_path / "untrained").mkdir()
@@ -290,7 +308,10 @@ def test_bad_input_ends_in_one_line(
             main(["evaluate", "--ckpt_path", str(folder)])
         assert f"{folder / 'evaluation.json'} {words}" in capsys.readouterr().err
     (folder / "evaluation.json").unlink()
-    for args, words in (([folder, "--overwritee"], "--overwritee"), ([folder, "--images=1"], "--images must be")):
+    for args, words in (
+        ([folder, "--overwritee"], "--overwritee"),
+        ([folder, "--images=1"], "--images: give a whole number from 2 up"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(["evaluate", "--ckpt_path", *map(str, args)])
         assert stop.value.code == 2
@@ -299,9 +320,8 @@ def test_bad_input_ends_in_one_line(
 
 
 def test_a_run_that_cannot_be_measured_is_named_after_the_table_of_the_others(
-    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fit("run")
     bad = shutil.copytree(folder, tmp_path / "bad")
     (bad / "checkpoints/best.ckpt").write_text("no checkpoint")
     monkeypatch.setattr(sys, "argv", ["preimage"])

@@ -5,22 +5,22 @@ from collections.abc import Sequence
 from preimage.errors import CommandParser, at_least
 
 
-def print_layers(network: str, image_size: int = 224) -> None:
-    """Lists the layers of a network in order, each with the shape of one image's features and shorter names.
+def print_layers(network: str, image_size: int | None = None) -> None:
+    """Lists the layers of a network in order, each with kind and shape of one image's features and shorter names.
 
     Args:
-        network: Name of a torchvision classification network, such as `alexnet`.
-        image_size: Height and width of the images, in pixels.
+        network: Its name, see `FrozenFeatures`.
+        image_size: Height and width of the images, in pixels; by default the network's own.
     """
-    from lightning_modules.networks.features import layer_shapes, short_names
+    from lightning_modules.networks.features import list_layers
 
-    shapes = layer_shapes(network, image_size)
-    longest = max(map(len, shapes))
-    shorts: dict[str, list[str]] = {node: [] for node in shapes}
-    for short, node in short_names(network, shapes).items():
-        shorts[node].append(short)
-    for node, shape in shapes.items():
-        print(f"{node:{longest}}  {' x '.join(map(str, shape)):16}  {', '.join(shorts[node])}".rstrip())
+    rows = [
+        (name, " x ".join(map(str, layer.shape)), layer.kind, ", ".join(layer.shorts))
+        for name, layer in list_layers(network, image_size).items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def main(args: Sequence[str]) -> None:
@@ -30,9 +30,13 @@ def main(args: Sequence[str]) -> None:
         args: The arguments after `layers`.
     """
     parser = CommandParser("preimage layers", description=__doc__)
-    parser.add_argument("--network", required=True, help="name of a torchvision classification network, as alexnet")
     parser.add_argument(
-        "--image_size", type=at_least(1), default=224, help="height and width of the images, by default 224"
+        "--network",
+        required=True,
+        help="name of a network of torchvision, as alexnet; timm/NAME, hf/NAME, module:pkg.fn, or a run",
+    )
+    parser.add_argument(
+        "--image_size", type=at_least(1), help="height and width of the images, by default the network's own"
     )
     options = parser.parse_args(args)
     print_layers(options.network, options.image_size)

@@ -1,7 +1,9 @@
 """How a network wants its images: their size, their channels' statistics, and how they are brought there."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -49,3 +51,16 @@ class Statistics:
 
     def _side(self, size: int) -> int:
         return math.floor(size / self.crop + 1e-6)
+
+
+def statistics_of(config: Mapping[str, Any]) -> Statistics:
+    """The statistics in a `pretrained_cfg`, or any other mapping that says them in timm's words."""
+    usual = Statistics()
+    return Statistics(
+        mean=tuple(config.get("mean", usual.mean)),
+        std=tuple(config.get("std", usual.std)),
+        size=config["input_size"][-1] if "input_size" in config else usual.size,
+        interpolation=config.get("interpolation", usual.interpolation),
+        crop=config.get("crop_pct") or usual.crop,
+        squash=config.get("crop_mode") == "squash",
+    )

@@ -118,6 +118,7 @@ def join(parts: Sequence[Tensor], how: Join, layers: Sequence[str]) -> Tensor:
     Raises:
         LayerError: They do not go together.
     """
+    shapes = [tuple(part.shape[1:]) for part in parts]
     if all(part.ndim == 4 and part.shape[2] == part.shape[3] for part in parts):
         side = max(part.shape[2] for part in parts)
         parts = [
@@ -125,9 +126,8 @@ def join(parts: Sequence[Tensor], how: Join, layers: Sequence[str]) -> Tensor:
             for part in parts
         ]
     dim = 2 if parts[0].ndim == 3 else 1
-    shapes = [tuple(part.shape[1:]) for part in parts]
-    rests = [shape[: dim - 1] + shape[dim:] if how == "concat" else shape for shape in shapes]
-    if len(set(rests)) > 1:
+    others = [range(1, part.ndim) if how == "sum" else [i for i in range(1, part.ndim) if i != dim] for part in parts]
+    if len({tuple(part.shape[i] for i in kept) for part, kept in zip(parts, others, strict=True)}) > 1:
         given = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in zip(layers, shapes, strict=True))
         raise LayerError(
             f"the layers do not go together by {how} ({given}): choose another join, or tokens=grid or mean"

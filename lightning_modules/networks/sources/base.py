@@ -83,9 +83,9 @@ def fill(module: nn.Module, path: str) -> None:
     module.load_state_dict(found)
 
 
-def draw_anew(module: nn.Module) -> nn.Module:
-    """Draws all weights of a module anew, and returns it."""
-    return module.apply(_draw_anew)
+def draw_anew(module: nn.Module) -> None:
+    """Draws all weights of a module anew."""
+    module.apply(_draw_anew)
 
 
 def _draw_anew(layer: nn.Module) -> None:

@@ -9,12 +9,12 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from ..statistics import Statistics
+from ..statistics import Statistics, statistics_of
 from .base import Network, Source, draw_anew
 
 
 class Given(Source):
-    """A module that is there already; it is filled in place."""
+    """A module that is there already; it is filled in place, and may say its statistics in a `pretrained_cfg`."""
 
     def __init__(self, module: nn.Module) -> None:
         """Takes the module."""
@@ -23,11 +23,13 @@ class Given(Source):
 
     def create(self, image_size: int | None) -> Network:
         """The module, with its weights drawn anew."""
-        return Network(draw_anew(self.module), traced=True)
+        draw_anew(self.module)
+        return self.pretrained("random", image_size)
 
     def pretrained(self, weights: str, image_size: int | None) -> Network:
         """The module with the weights it has."""
-        return Network(self.module, traced=True)
+        config = getattr(self.module, "pretrained_cfg", {})
+        return Network(self.module, statistics_of(config if isinstance(config, dict) else {}), traced=True)
 
 
 class Made(Given):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from ..statistics import Statistics
+from ..statistics import statistics_of
 from ..weights import load_weights
 from .base import Network, Source, extra, first_line, nearest
 
@@ -66,15 +66,3 @@ class Timm(Source):
             ) from error
         own = statistics_of(timm.data.resolve_model_data_config(module))
         return Network(module, replace(own, size=image_size or own.size))
-
-
-def statistics_of(config: dict[str, Any]) -> Statistics:
-    """The statistics in a data configuration, as timm resolves it."""
-    return Statistics(
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        size=config["input_size"][-1],
-        interpolation=config["interpolation"],
-        crop=config["crop_pct"],
-        squash=config["crop_mode"] == "squash",
-    )

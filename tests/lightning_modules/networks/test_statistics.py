@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lightning_modules import FrozenFeatures
-from lightning_modules.networks.statistics import Statistics
+from lightning_modules.networks.statistics import Statistics, statistics_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -29,8 +29,6 @@ def picture() -> Image.Image:
 )
 def test_a_picture_is_what_timms_own_transform_makes_of_it(name: str, mean: float, picture: Image.Image) -> None:
     timm = pytest.importorskip("timm")
-    from lightning_modules.networks.sources.timm import statistics_of
-
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     own = statistics_of(config)
     assert own.size is not None

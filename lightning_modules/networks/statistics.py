@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
@@ -46,7 +46,7 @@ class Statistics:
     def picture(self, image: Image.Image, size: int) -> Tensor:
         """Resizes and crops a picture as the network's own evaluation does, to uint8 `(3, size, size)`."""
         side, mode = self._side(size), InterpolationMode(self.interpolation)
-        image = TF.resize(image.convert("RGB"), [side, side] if self.squash else [side], mode)
+        image = TF.resize(ImageOps.exif_transpose(image).convert("RGB"), [side, side] if self.squash else [side], mode)
         return TF.pil_to_tensor(TF.center_crop(image, [size, size]))
 
     def _side(self, size: int) -> int:

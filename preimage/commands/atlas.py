@@ -11,11 +11,11 @@ def parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Reads the arguments; those that are not the atlas's own are for the fit of each layer."""
     epilog = "All other flags go to the fit of each layer, for example --data.root DIR --trainer.max_epochs 20."
     parser = CommandParser("preimage atlas", description=__doc__, epilog=epilog)
-    parser.add_argument("--network", required=True, help="name of a torchvision network")
-    parser.add_argument("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
+    parser.add_argument("--network", required=True, help="name of a network, as `preimage layers` takes it")
+    parser.add_argument("--weights", default="DEFAULT", help="name of the weights, a file, or random")
     parser.add_argument("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")
     parser.add_argument(
-        "--feature_size", type=at_least(1), default=224, help="image size at which the network looks, in pixels"
+        "--feature_size", type=at_least(1), help="image size at which the network looks, by default its own"
     )
     parser.add_argument("--image_size", type=at_least(1), default=64, help="size of the reconstructions, about")
     parser.add_argument("--width", type=float, default=0.5, help="width of the decoders, 1 for the paper's")

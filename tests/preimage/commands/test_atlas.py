@@ -12,7 +12,8 @@ from torchvision import models
 
 from lightning_modules.networks import inverters
 from preimage.__main__ import main
-from preimage.evaluation.atlas import CONFIG, _noted, decoder_for, mean_of
+from preimage.commands.atlas import parse
+from preimage.evaluation.atlas import CONFIG, _noted, _overlay, decoder_for, mean_of
 from preimage.runs import claimed
 
 LAYERS = ["features.2", "features.12"]
@@ -142,3 +143,18 @@ def test_a_damaged_file_of_a_layer_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "done.json").write_text(text)
     with pytest.raises(ValueError, match=r"done\.json (is damaged: it has no minutes; remove it|cannot be read)"):
         _noted(tmp_path / "done.json", "minutes", int | float)
+
+
+def test_tokens_and_maps_with_channels_last_are_inverted_as_grids(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    for name, layer, channels in (
+        ("vit_tiny_patch16_224", "blocks.0", 192),
+        ("swin_tiny_patch4_window7_224", "layers.3", 768),
+    ):
+        flags = ["--network", f"timm/{name}", "--weights=random", f"--out={tmp_path}", "--layers", layer]
+        options, rest = parse([*flags, "--feature_size=64"] if "vit" in name else flags)
+        model = _overlay(options, layer, rest)[0]["model"]["init_args"]
+        assert model["encoder"]["init_args"]["tokens"] == "grid"
+        assert model["decoder"]["class_path"] == "ConvInverter"
+        assert model["decoder"]["init_args"]["in_channels"] == channels
+        assert options.feature_size == (64 if "vit" in name else 224)

@@ -85,6 +85,7 @@ class FrozenFeatures(nn.Module):
         opened = build(network, weights, seed, image_size if isinstance(image_size, int) else None)
         own = opened.statistics
         self.statistics = replace(own, mean=tuple(mean or own.mean), std=tuple(std or own.std))
+        self._given = [f", {key}={value}" for key, value in (("mean", mean), ("std", std)) if value]
         self.image_size = self.statistics.size if image_size == "own" else image_size
         self.normalize = normalize
         self.colour = len(self.statistics.mean) == 3 and (normalize or isinstance(network, str))
@@ -139,7 +140,7 @@ class FrozenFeatures(nn.Module):
         return self.statistics.picture(image, self.image_size or min(image.size))
 
     def vectors(self, features: Tensor) -> Tensor:
-        """Makes vectors `(B, D)` of tokens `(B, T, D)` as the network does; all else stays as it is."""
+        """Makes vectors `(B, D)` of tokens `(B, T, D)` as the network does, for probes, and maps `(B, C, h, w)`."""
         return pooled(features, self.layout)
 
     def kind(self, image_size: int, channels: int = 3) -> str:
@@ -165,7 +166,7 @@ class FrozenFeatures(nn.Module):
         given += f", image_size={self.image_size}, normalize={self.normalize}"
         usual = {"tokens": "all", "join": "concat", "crop": False, "precision": "float32"}
         others = [f", {key}={getattr(self, key)}" for key, value in usual.items() if getattr(self, key) != value]
-        return given + "".join(others)
+        return "".join([given, *others, *self._given])
 
     def get_extra_state(self) -> Tensor:
         """The hash of the weights `(32,)`, which stands for them in a state dict."""
@@ -244,7 +245,7 @@ def _run(network: Callable[[Tensor], Any], images: Tensor) -> Any:
         return network(images)
     except LayerError:
         raise
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # whatever a network may raise
         shape = " x ".join(map(str, images.shape[1:]))
         raise ValueError(f"the network does not take images of {shape} ({error}): choose another image_size") from error
 

@@ -103,8 +103,19 @@ def take(features: Tensor, what: Tokens, layout: Layout, layer: str) -> Tensor:
 
 
 def pooled(features: Tensor, layout: Layout) -> Tensor:
-    """Makes vectors `(B, D)` of tokens `(B, T, D)` as their network does: the class token, or the patches' mean."""
-    return take(features, layout.pools, layout, "the layer") if features.ndim == 3 else features
+    """Makes vectors `(B, D)` of tokens `(B, T, D)` as their network does: the class token, or the patches' mean.
+
+    Maps become `(B, C, h, w)`, and all else stays as it is.
+    """
+    if kind_of(features.shape[1:], layout) == "map, channels last":
+        return take(features, "grid", layout, "")
+    if features.ndim != 3:
+        return features
+    side = side_of(features.shape[1], layout)
+    patches = features.shape[1] if side is None else side * side
+    if layout.pools == "cls" and features.shape[1] > patches:
+        return features[:, 0]
+    return features[:, -patches:].mean(dim=1)
 
 
 def join(parts: Sequence[Tensor], how: Join, layers: Sequence[str]) -> Tensor:

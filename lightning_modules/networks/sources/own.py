@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..statistics import Statistics, statistics_of
-from .base import Network, Source, draw_anew
+from ..weights import load_plain
+from .base import Network, Source, draw_anew, first_line
 
 
 class Given(Source):
@@ -46,10 +47,10 @@ class Made(Given):
             raise ValueError(f"module:{path} is not called: give the import path of a function of your own")
         try:
             function = getattr(importlib.import_module(package), name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"module:{path} cannot be imported: {error}") from error
-        # A checkpoint may name it: what does not say that it makes a network is not called.
-        kind = function if inspect.isclass(function) else get_type_hints(function).get("return")
+            # A checkpoint may name it: what does not say that it makes a network is not called.
+            kind = function if inspect.isclass(function) else get_type_hints(function).get("return")
+        except (ImportError, AttributeError, NameError, TypeError) as error:
+            raise ValueError(f"module:{path} cannot be imported as a function: {error}") from error
         if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
             raise ValueError(f"module:{path} is not called: annotate it to return a torch.nn.Module")
         try:
@@ -83,11 +84,17 @@ class Trained(Source):
             path = next((file for file in kept if file.is_file()), kept[-1])
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint at {path}: train the run first, or name a checkpoint")
-        with torch.device("cpu"):  # whatever device the shapes of the layers are asked on
-            model: Any = LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        checkpoint = load_plain(path, mmap=True)
+        if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+            raise ValueError(f"{path} is no checkpoint of a run: a file of weights goes with the network's name")
+        try:
+            with torch.device("cpu"):  # whatever device the shapes of the layers are asked on
+                model: Any = LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        except (TypeError, RuntimeError) as error:  # of a model that was built in Python
+            raise ValueError(f"{path} does not say how its model is built: {first_line(error)}") from error
         if not isinstance(getattr(model, "encoder", None), nn.Module):
             raise ValueError(f"{path} is no model with an encoder, but {type(model).__name__}")
         convolutions = (part.in_channels for part in model.encoder.modules() if isinstance(part, nn.Conv2d))
-        channels = next(convolutions, 3)
+        channels = next(convolutions, 1)
         own = Statistics((0.0,) * channels, (1.0,) * channels, size=None)  # it takes images in [0, 1], of any size
         return Network(model.encoder, own, traced=True)

@@ -57,6 +57,7 @@ def test_the_numbers_are_the_networks_own_and_what_is_given_wins() -> None:
     assert given.image_size == 64
     assert given.mean.flatten().tolist() == [0.5] * 3
     assert given.std.flatten().tolist() == [0.25] * 3
+    assert "mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25]" in given.extra_repr()  # by which its codes are cached
     assert FrozenFeatures("timm/efficientnet_lite0", image_size=None, **kwargs).image_size is None
     alexnet = FrozenFeatures("alexnet", "conv1", "random")
     assert alexnet.image_size == 224

@@ -52,6 +52,9 @@ def test_patches_and_what_is_before_them_are_kept_apart() -> None:
     assert pooled(tokens, DINO).equal(before[:, 0])
     assert pooled(tokens, DINO._replace(pools="mean")).allclose(grid.mean(dim=(2, 3)))
     assert pooled(grid, DINO) is grid
+    assert pooled(grid.permute(0, 2, 3, 1), DINO).equal(grid)
+    assert pooled(tokens[:, 5:], DINO).allclose(grid.mean(dim=(2, 3)))  # before the class token is put in front
+    assert pooled(tokens[:, :3], DINO).allclose(tokens[:, :3].mean(dim=1))  # no grid
 
 
 @pytest.mark.parametrize(

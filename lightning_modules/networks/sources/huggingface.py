@@ -1,5 +1,6 @@
 """Vision backbones of transformers, as `hf/REPOSITORY`, `hf/FOLDER` or `hf/TYPE`, by its own loading code."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ class HuggingFace(Source):
     def create(self, image_size: int | None) -> Network:
         """Builds the network with random weights."""
         config = self._config()
-        return self._network(extra("transformers").AutoModel.from_config(config), config)
+        return self._network(_transformers().AutoModel.from_config(config), config)
 
     def pretrained(self, weights: str, image_size: int | None) -> Network:
         """Downloads configuration and weights from the Hub, or takes them from its cache or the folder."""
         config = self._config()
-        load = extra("transformers").AutoModel.from_pretrained
+        load = _transformers().AutoModel.from_pretrained
         try:
             return self._load(load, self.name, config=config)
         except OSError as error:
@@ -54,7 +55,7 @@ class HuggingFace(Source):
     def from_file(self, path: str, image_size: int | None) -> Network:
         """Builds the network with a file in the form of the Hub's, whose names transformers converts."""
         config = self._config()
-        kind = type(extra("transformers").AutoModel.from_config(config))
+        kind = type(_transformers().AutoModel.from_config(config))
         return self._load(kind.from_pretrained, None, config=config, state_dict=load_weights(path))
 
     def _load(self, load: Callable[..., Any], source: str | None, **kwargs: Any) -> Network:
@@ -64,13 +65,15 @@ class HuggingFace(Source):
                 module, report = load(source, output_loading_info=True, **kwargs)
             except (RuntimeError, ValueError) as error:
                 raise ValueError(f"the weights are not those of hf/{self.name}: {first_line(error)}") from error
-        missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-        if missing:
+        lacking = sorted(report["missing_keys"])
+        if missing := [name for name in lacking if not name.startswith("pooler.")]:
             raise ValueError(f"the weights are not those of hf/{self.name}: they have no {missing[0]}")
+        if lacking:
+            warnings.warn(f"the weights of hf/{self.name} have no {lacking[0]}: its pooler is RANDOM", stacklevel=2)
         return self._network(module, kwargs["config"])
 
     def _config(self) -> Any:
-        transformers = extra("transformers")
+        transformers = _transformers()
         try:
             if self.is_type:
                 config = transformers.CONFIG_MAPPING[self.name]()
@@ -96,7 +99,7 @@ class HuggingFace(Source):
         return Network(module, self._statistics(config))
 
     def _statistics(self, config: Any) -> Statistics:
-        transformers = extra("transformers")
+        transformers = _transformers()
         processor: Any = None
         try:
             if not self.is_type:
@@ -130,6 +133,12 @@ def processor_statistics(processor: Any) -> Statistics:
         crop=crop,
         squash=squash,
     )
+
+
+def _transformers() -> Any:
+    transformers = extra("transformers")
+    transformers.logging.set_verbosity_error()  # it reports in tables what is said here in a line
+    return transformers
 
 
 def _processor_type(name: str) -> str:

@@ -174,6 +174,13 @@ def test_transformers_takes_folders_and_files(tmp_path: Path) -> None:
     assert features(images).allclose(expected, atol=1e-6)
     file = tmp_path / "dino/model.safetensors"
     assert FrozenFeatures(f"hf/{tmp_path / 'dino'}", "layernorm", str(file)).weights_hash == features.weights_hash
+    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "vit")  # as DINO and MAE are
+    with pytest.warns(UserWarning, match=r"have no pooler\.dense\.bias: its pooler is RANDOM"):
+        first = FrozenFeatures(f"hf/{tmp_path / 'vit'}", "layernorm")
+    torch.rand(1)
+    assert first.image_size == 224
+    assert FrozenFeatures(f"hf/{tmp_path / 'vit'}", "layernorm").weights_hash == first.weights_hash
     torch.save(Tiny().state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(ValueError, match=r"the weights are not those of hf/dinov2: they have no embeddings\.cls_token"):
         FrozenFeatures("hf/dinov2", "layernorm", str(tmp_path / "tiny.pth"))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class HuggingFace(Source):
     def create(self, image_size: int | None) -> Network:
         """Builds the network with random weights."""
         config = self._config()
-        return self._network(_transformers().AutoModel.from_config(config), config)
+        return self._network(_transformers().AutoModel.from_config(config), config, silent=True)
 
     def pretrained(self, weights: str, image_size: int | None) -> Network:
         """Downloads configuration and weights from the Hub, or takes them from its cache or the folder."""
@@ -70,7 +71,7 @@ class HuggingFace(Source):
             raise ValueError(f"the weights are not those of hf/{self.name}: they have no {missing[0]}")
         if lacking:
             warnings.warn(f"the weights of hf/{self.name} have no {lacking[0]}: its pooler is RANDOM", stacklevel=2)
-        return self._network(module, kwargs["config"])
+        return self._network(module, kwargs["config"], silent=False)
 
     def _config(self) -> Any:
         transformers = _transformers()
@@ -93,25 +94,27 @@ class HuggingFace(Source):
             f" hf/FOLDER ({first_line(error, 80)})"
         )
 
-    def _network(self, module: nn.Module, config: Any) -> Network:
+    def _network(self, module: nn.Module, config: Any, silent: bool) -> Network:
         if config.model_type == "vit_mae":
             module.embeddings.register_forward_pre_hook(_in_order, with_kwargs=True)  # type: ignore[union-attr]
-        return Network(module, self._statistics(config))
+        return Network(module, self._statistics(config, silent))
 
-    def _statistics(self, config: Any) -> Statistics:
-        transformers = _transformers()
-        processor: Any = None
-        try:
+    def _statistics(self, config: Any, silent: bool) -> Statistics:
+        with suppress(OSError, ValueError):  # of a repository or folder without a processor
             if not self.is_type:
-                processor = transformers.AutoImageProcessor.from_pretrained(self.name)
-        except (OSError, ValueError):
-            pass  # a repository without one, which means the processor of its type
-        if processor is None:
-            known = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
-            names = known.get(_processor_type(config.model_type), {})
-            kind = getattr(transformers, names.get("torchvision") or names.get("pil") or "BitImageProcessor")
-            processor = kind()
-        return processor_statistics(processor)
+                return processor_statistics(_transformers().AutoImageProcessor.from_pretrained(self.name))
+        transformers = _transformers()
+        known = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
+        names = known.get(_processor_type(config.model_type), {})
+        name = names.get("torchvision") or names.get("pil") or "BitImageProcessor"
+        if not silent:
+            text = (
+                f"hf/{self.name} has no preprocessor_config.json that says how it wants its images: it gets the usual"
+            )
+            warnings.warn(
+                f"{text} of {name}; set encoder.mean and encoder.std if it was trained otherwise", stacklevel=2
+            )
+        return processor_statistics(getattr(transformers, name)())
 
 
 def processor_statistics(processor: Any) -> Statistics:

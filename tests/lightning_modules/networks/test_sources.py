@@ -176,7 +176,8 @@ def test_transformers_takes_folders_and_files(tmp_path: Path) -> None:
     assert FrozenFeatures(f"hf/{tmp_path / 'dino'}", "layernorm", str(file)).weights_hash == features.weights_hash
     config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
     transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "vit")  # as DINO and MAE are
-    with pytest.warns(UserWarning, match=r"have no pooler\.dense\.bias: its pooler is RANDOM"):
+    no_processor = r"no preprocessor_config\.json .* usual of ViTImageProcessor; set encoder\.mean and encoder\.std"
+    with pytest.warns(UserWarning, match=r"no pooler\.dense\.bias: its pooler"), pytest.warns(match=no_processor):
         first = FrozenFeatures(f"hf/{tmp_path / 'vit'}", "layernorm")
     torch.rand(1)
     assert first.image_size == 224

@@ -22,7 +22,7 @@ commands:
   validate    measure a checkpoint on the validation split
   test        measure a checkpoint on the test split
   predict     write codes and outputs of a checkpoint to predictions.npz
-  layers      list the layers of a torchvision network and the shapes of their features
+  layers      list the layers of a network, and kind and shape of their features
   evaluate    measure runs: reconstruction, generation, classification, time and memory, in one table
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
   sweep       run the points of a W&B sweep file without a server, some at a time or one per SLURM array index

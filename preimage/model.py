@@ -99,17 +99,17 @@ def load(
     source: str | Path,
     layer: str | None = None,
     weights: str = "DEFAULT",
-    image_size: int = 224,
+    image_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> Model:
     """Loads a trained model, to be asked.
 
     Args:
         source: A run directory (of which it takes the best checkpoint), a checkpoint, or with `layer` the name of a
-            torchvision network.
+            network, see `FrozenFeatures`.
         layer: Layer of the network, as `preimage layers` lists them.
         weights: The network's weights, see `FrozenFeatures`.
-        image_size: Height and width at which the network looks, in pixels.
+        image_size: Height and width at which the network looks, in pixels; by default its own.
         device: Where it computes; by default the GPU, where there is one.
 
     Raises:
@@ -117,8 +117,14 @@ def load(
         ValueError: The run or checkpoint cannot be read, or there is no such network or layer.
     """
     if layer is not None:
-        features = FrozenFeatures(str(source), layer, weights, image_size)
-        return Model(features, lambda image: torch.from_numpy(square(image, image_size).copy()), device=device)
+        features = FrozenFeatures(str(source), layer, weights, image_size or "own")
+        pixels = features.image_size
+        if pixels is None:
+            raise ValueError(f"{source} takes images of any size: give the image_size at which it shall look")
+        # Those of torchvision see the middle square, as our data modules cut it; others what they are evaluated on.
+        plain = str(source).isidentifier()
+        convert = (lambda image: torch.from_numpy(square(image, pixels).copy())) if plain else features.picture
+        return Model(features, convert, device=device)
     path = Path(source)
     if path.is_file() and not (path.parent.parent / "config.yaml").is_file():
         return Model(load_model(Run(path.parent.parent, path)), device=device)

@@ -185,6 +185,10 @@ def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
         for key in path:
             part = (part.get(key) or {}).get("init_args") or {}
         part.pop(option, None)
+    encoder = ((parts.get("model") or {}).get("init_args") or {}).get("encoder")
+    features = (encoder.get("init_args") or {}) if isinstance(encoder, dict) else {}
+    if features.get("image_size") == "own" and str(features.get("network")).isidentifier():
+        features["image_size"] = 224  # of torchvision's networks; earlier versions wrote the number
     if command == "fit":
         parts["trainer"] = {key: trainer[key] for key in sorted(_TRAINED & set(trainer))}
         learning = re.compile("Averag|Finetun|Prun|Accumul")

@@ -33,16 +33,32 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict on the CPU, under `weights_only`: a file of its own, or that of a Lightning checkpoint.
+    """Reads a state dict on the CPU, under `weights_only`: a file of its own, of safetensors, or of a checkpoint.
 
     Raises:
         ValueError: The file is truncated, or holds no state dict or more than tensors and plain values.
+        ModuleNotFoundError: It is one of safetensors, which is not installed.
     """
-    weights = load_plain(Path(path))
+    path = Path(path)
+    weights: Any = _load_safetensors(path) if path.suffix == ".safetensors" else load_plain(path)
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds no state dict but a {type(weights).__name__}: give another file")
     found: dict[str, Tensor] = weights.get("state_dict", weights)
     return found
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"{path} needs safetensors, which is not installed: pip install 'preimage[encoders]' brings it"
+        ) from error
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no file of safetensors ({error})") from error
 
 
 def _newest_other(path: Path) -> str:

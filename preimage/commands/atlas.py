@@ -11,11 +11,11 @@ def main(args: Sequence[str]) -> None:
     epilog = "All other flags go to the fit of each layer, for example --data.root DIR --trainer.max_epochs 20."
     parser = CommandParser("preimage atlas", description=__doc__, epilog=epilog)
     add = parser.add_argument
-    add("--network", required=True, help="name of a torchvision network")
-    add("--weights", default="DEFAULT", help="torchvision's name of the weights, a file, or random")
+    add("--network", required=True, help="name of a network, as `preimage layers` takes it")
+    add("--weights", default="DEFAULT", help="name of the weights, a file, or random")
     add("--layers", required=True, nargs="+", help="nodes or aliases, from the image inwards")
-    size = "image size at which the network looks, in pixels"
-    add("--feature_size", type=at_least(1), default=224, help=size)
+    size = "image size at which the network looks, by default its own"
+    add("--feature_size", type=at_least(1), help=size)
     add("--image_size", type=at_least(1), default=64, help="size of the reconstructions, about")
     add("--width", type=float, default=0.5, help="width of the decoders, 1 for the paper's")
     config = "experiment and overlays, by default configs/tiny_imagenet/atlas.yaml"

@@ -5,23 +5,25 @@ from collections.abc import Sequence
 from preimage.errors import CommandParser, at_least
 
 
-def print_layers(network: str, image_size: int) -> None:
-    """Lists the layers of a network in order, each with the shape of one image's features and shorter names."""
-    from lightning_modules.networks.features import layer_shapes, short_names
+def print_layers(network: str, image_size: int | None = None) -> None:
+    """Lists the layers of a network in order, each with kind and shape of one image's features and shorter names."""
+    from lightning_modules.networks.features import list_layers
 
-    shapes = layer_shapes(network, image_size)
-    longest = max(map(len, shapes))
-    shorts = short_names(network, shapes)
-    for node, shape in shapes.items():
-        names = ", ".join(short for short, target in shorts.items() if target == node)
-        print(f"{node:{longest}}  {' x '.join(map(str, shape)):16}  {names}".rstrip())
+    rows = [
+        (name, " x ".join(map(str, layer.shape)), layer.kind, ", ".join(layer.shorts))
+        for name, layer in list_layers(network, image_size).items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def main(args: Sequence[str]) -> None:
     """Runs the command."""
     parser = CommandParser("preimage layers", description=__doc__)
-    parser.add_argument("--network", required=True, help="name of a torchvision classification network, as alexnet")
-    size = "height and width of the images, by default 224"
-    parser.add_argument("--image_size", type=at_least(1), default=224, help=size)
+    network = "name of a network of torchvision, as alexnet; timm/NAME, hf/NAME, module:pkg.fn, or a run"
+    parser.add_argument("--network", required=True, help=network)
+    size = "height and width of the images, by default the network's own"
+    parser.add_argument("--image_size", type=at_least(1), help=size)
     options = parser.parse_args(args)
     print_layers(options.network, options.image_size)

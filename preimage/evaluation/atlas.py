@@ -93,7 +93,12 @@ def _config(options: argparse.Namespace, layer: str, rest: list[str]) -> tuple[d
         ValueError: The layer was done with other settings.
     """
     arguments = {"network": options.network, "layer": layer, "weights": options.weights}
-    features = FrozenFeatures(**arguments, image_size=options.feature_size)
+    features = FrozenFeatures(**arguments, image_size=options.feature_size or "own")
+    options.feature_size = options.feature_size or features.image_size
+    if options.feature_size is None:
+        raise ValueError(f"{options.network} takes images of any size: say by --feature_size at which it shall look")
+    if features.kind(options.feature_size) in ("tokens", "map, channels last"):
+        arguments["tokens"] = features.tokens = "grid"
     decoder = decoder_for(features.feature_shape(options.feature_size), options.image_size, options.width)
     encoder = {"class_path": "FrozenFeatures", "init_args": arguments | {"image_size": options.feature_size}}
     config = {"model": {"init_args": {"encoder": encoder, "decoder": decoder}}}

@@ -120,7 +120,7 @@ CASES: list[tuple[list[str], dict[str, Any]]] = [
     # What has a size of its own keeps it, and so does what is given in two ways.
     (
         [config("tiny_imagenet/conv5"), "--data.image_size=128"],
-        {"model.encoder.image_size": 224, "model.decoder.image_size": 192, "model.decoder.in_channels": 256},
+        {"model.encoder.image_size": "own", "model.decoder.image_size": 192, "model.decoder.in_channels": 256},
     ),
     (
         [config("images/vae"), "--data.image_size=128", "--model.decoder.image_size=64"],

@@ -133,3 +133,14 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no images at"):
         Model(nn.Flatten(), None).encode(tmp_path / "nowhere")
+
+
+def test_a_network_of_timm_sees_pictures_as_its_own_evaluation_does() -> None:
+    timm = pytest.importorskip("timm")
+    model = load("timm/convnext_atto", "stages.0", weights="random")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), np.uint8))
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg("convnext_atto").to_dict())
+    expected = timm.data.create_transform(**config)(picture)[None]
+    features = model.module
+    assert isinstance(features, FrozenFeatures)
+    assert model.encode(picture).allclose(features.network(expected)["stages.0"], atol=1e-4)

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torchvision import models
 
 from lightning_modules import FrozenFeatures, Inversion, MNISTEncoder
-from lightning_modules.networks.features import ALIASES, layer_shapes
+from lightning_modules.networks.features import list_layers
+from lightning_modules.networks.taps import ALIASES
 from tests.conftest import Fails, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")
@@ -217,7 +218,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         FrozenFeatures("alexnet", "feature.5", "random")
     with pytest.raises(ValueError, match="torchvision has no network alxnet: the nearest are alexnet"):
         FrozenFeatures("alxnet", "conv1", "random")
-    with pytest.raises(ValueError, match=r"torch\.fx cannot trace Branching"):
+    with pytest.raises(
+        ValueError, match=r"Branching has no layers .* torch\.fx cannot trace it, and it has no modules"
+    ):
         FrozenFeatures(Branching(), "x")
     with pytest.raises(ValueError, match="does not take images of 3 x 2 x 2"):
         small().feature_shape(2)
@@ -227,17 +230,19 @@ def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         FrozenFeatures("alexnet", "conv1")
 
 
-def test_layer_shapes() -> None:
-    shapes = layer_shapes("alexnet", 224)
+def test_layers_are_listed() -> None:
+    layers = list_layers("alexnet", 224)
     wanted = [(64, 27, 27), (192, 13, 13), (384, 13, 13), (256, 13, 13), (256, 6, 6), (4096,), (4096,), (1000,)]
-    assert [shapes[node] for node in ALIASES["alexnet"].values()] == wanted
+    assert [layers[node].shape for node in ALIASES["alexnet"].values()] == wanted
+    assert [layers[node].kind for node in ALIASES["alexnet"].values()] == ["map"] * 5 + ["vector"] * 3
+    assert layers["classifier.6"].shorts == ("classifier", "fc8")
     network = Small().train()
-    assert layer_shapes(network, 10)["add"] == (4, 8, 8)
+    assert list_layers(network, 10)["add"].shape == (4, 8, 8)
     assert network.training
     assert network.conv.weight.device.type == "cpu"
-    assert "getattr" not in layer_shapes("vit_b_16")  # the size of the batch, a number
+    assert "getattr" not in list_layers("vit_b_16")  # the size of the batch, a number
     with pytest.raises(ValueError, match="torchvision has no network vit: the nearest are vit"):
-        layer_shapes("vit")
+        list_layers("vit")
 
 
 def test_a_run_rebuilds_it_from_its_arguments(run: Run, fails: Fails, tmp_path: Path) -> None:

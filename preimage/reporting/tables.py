@@ -52,6 +52,9 @@ METRICS = {
     "knn_f1": Metric("kNN F1", 2, 1, "%"),
     "elbo": Metric("ELBO", 1, unit="nats"),
     "log_likelihood": Metric("log p(x)", 1, 1, "nats"),
+    "numbers": Metric("numbers of the code", 0),
+    "effective_rank": Metric("effective rank", 1),
+    "intrinsic_dimension": Metric("intrinsic dimension", 1),
     "active_units": Metric("active units", 1),
     "parameters": Metric("parameters", 0),
     "trainable_parameters": Metric("trainable", 0),
@@ -63,9 +66,9 @@ METRICS = {
 PROBES_NOTE = (
     "A linear probe is fitted to its optimum on the frozen code; this run's head is what the run itself has trained."
 )
-_PROBES, _HEAD = "Probes of the code, fitted to their optimum", "This run's head"
+_PROBES, _HEAD, _SHAPE = "Probes of the code, fitted to their optimum", "This run's head", "Shape of the code"
 COST = ("active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second", "peak_memory_gb")
-_SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", "Size and cost")
+_SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", _SHAPE, "Size and cost")
 
 
 class Column(NamedTuple):
@@ -125,6 +128,8 @@ def _column(key: str) -> Column | None:
             return Column(key, _HEAD, METRICS[name])
         case ["test", ("knn_accuracy" | "knn_f1" | "elbo" | "log_likelihood") as name]:
             return Column(key, "Own test", METRICS[name])
+        case ["geometry", name] if name in METRICS:
+            return Column(key, _SHAPE, METRICS[name])
         case [name] if name in COST:
             return Column(key, "Size and cost", METRICS[name])
     return None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from skimage.metrics import structural_similarity
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -29,6 +30,7 @@ from tests.lightning_modules.test_metrics import SSIM
 
 KEYS = {"version", "name", "model", "data", "seed", "git_commit", "reconstruction", "generation", "reading"}
 KEYS |= {
+    "geometry",
     "active_units",
     "parameters",
     "trainable_parameters",
@@ -126,6 +128,9 @@ def test_figures_are_those_of_torchmetrics_and_scikit_learn(fit: Fit) -> None:
     }
     assert found["reconstruction"] == pytest.approx(expected, rel=1e-4)
     splits = {name: codes(folder, data, name) for name in ("train", "val", "test")}
+    values = np.linalg.svd(splits["test"][0], compute_uv=False)
+    assert found["geometry"]["numbers"] == 12
+    assert found["geometry"]["effective_rank"] == pytest.approx(np.exp(entropy(values)), rel=1e-4)
     scaler = StandardScaler().fit(splits["train"][0])
     train, val, test = ((scaler.transform(splits[name][0]), splits[name][1]) for name in ("train", "val", "test"))
     for name, settings in (

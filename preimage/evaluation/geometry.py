@@ -1,0 +1,53 @@
+"""The shape of codes: how many directions they fill, and how many numbers it takes to say where one lies."""
+
+import math
+
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+MOST = 10_000  # codes; more change no figure and take a while
+
+
+def measure_geometry(codes: Tensor) -> dict[str, float]:
+    """Length, effective rank and intrinsic dimension of codes `(N, D)`, of the first 10,000 of them; no NaN."""
+    some = codes[:MOST]
+    shape = {"effective_rank": effective_rank(some), "intrinsic_dimension": intrinsic_dimension(some)}
+    return {"numbers": codes.shape[1]} | {name: value for name, value in shape.items() if math.isfinite(value)}
+
+
+def effective_rank(codes: Tensor) -> float:
+    """RankMe: the exponential of the entropy of the singular values (Garrido et al. 2023, arXiv 2210.02885).
+
+    Args:
+        codes: Codes `(N, D)`, which are not centred.
+
+    Returns:
+        Between 1, where all codes lie on a line through the origin, and `min(N, D)`; NaN where all are zero.
+    """
+    values = torch.linalg.svdvals(codes.double())
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def intrinsic_dimension(codes: Tensor) -> float:
+    """TwoNN: the dimension by which the second neighbour is farther than the first (Facco et al. 2017, Sci. Rep. 7).
+
+    The ratio of both distances has the distribution `1 - ratio ** -dimension` whatever the density; the line is fitted
+    through the origin to all but the tenth with the largest ratios, as the authors do.
+
+    Args:
+        codes: Codes `(N, D)`; of those that occur more than once, one is taken.
+
+    Returns:
+        The dimension; NaN for fewer than three different codes.
+    """
+    codes = codes.double().unique(dim=0)
+    if len(codes) < 3:
+        return float("nan")
+    distances, _ = NearestNeighbors(n_neighbors=3).fit(codes.numpy()).kneighbors()  # without the code itself
+    logs = torch.from_numpy(distances[:, 1] / distances[:, 0]).log().sort().values
+    shares = torch.arange(1, len(logs) + 1, dtype=torch.float64) / len(logs)
+    kept = slice(0, max(2, int(0.9 * len(logs))))
+    x, y = logs[kept], -torch.log1p(-shares[kept])
+    return float((x @ y) / (x @ x))

@@ -36,7 +36,7 @@ def write_codes(
     tokens: Tokens = "all",
     **data: Any,
 ) -> None:
-    """Writes the codes of all images of a folder or zip file, of whatever split, in the order of the data.
+    """Writes the codes of all images of a folder or zip file, in its order, those without a label after the others.
 
     An `.npz` has the arrays `code` `(N, ...)`, `label` `(N,)` (-1 where it is not known), `name` `(N,)` and
     `class_names`; a `.parquet` has a row for each image with the flattened `code` (its shape is `code_shape` in pandas'
@@ -60,7 +60,7 @@ def write_codes(
         extra("pyarrow", of="parquet")
     folder = ImageFolderDataModule(**data, val_fraction=0, test_fraction=0)
     source = Source(folder.root)
-    tree = find_images(source, folder.layout, folder.wanted)
+    tree = find_images(source, folder.layout, folder.wanted, every=True)
     for note in tree.notes:
         rank_zero_info(note)
     model = load(network, layer, weights, image_size, tokens=tokens)

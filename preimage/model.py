@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from datamodules.image_cache import opened, square, to_rgb
 from datamodules.source import Source, is_image
 from lightning_modules import FrozenFeatures
+from lightning_modules.networks.sources.torchvision import Torchvision
 from lightning_modules.networks.tokens import Tokens
 from preimage.evaluation.runs import default_device, find_run, load_data, load_model
 from preimage.runs import Run
@@ -125,7 +126,7 @@ def load(
         if pixels is None:
             raise ValueError(f"{source} takes images of any size: give the image_size at which it shall look")
         # Those of torchvision see the middle square, as our data modules cut it; others what they are evaluated on.
-        plain = str(source).isidentifier()
+        plain = str(source) in Torchvision.names()
 
         def convert(image: Image.Image) -> Tensor:
             return torch.from_numpy(square(image, pixels).copy()) if plain else features.picture(to_rgb(image))

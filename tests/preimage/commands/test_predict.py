@@ -83,14 +83,25 @@ def test_images_without_labels_come_straight_from_a_zip_file(
     assert found["class_names"].tolist() == []
 
 
+def test_images_of_a_test_without_labels_are_not_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [*(name for name in NAMES if name.startswith("train")), "test/1.png", "test/2.png"]
+    predict(*ALEXNET, "--data.root", write_images(tmp_path / "pets", names), "--out=codes.npz")
+    found = arrays()
+    assert found["name"].tolist() == names
+    assert found["label"].tolist() == [0, 0, 1, 1, -1, -1]
+    assert "left out" not in capsys.readouterr().err + caplog.text
+
+
 def test_labels_come_from_a_table_in_its_order(pets: Path) -> None:
     rows = ["file,label", *(f"{NAMES[index]},{'xy'[index % 2]}" for index in (5, 0, 6, 3))]
     (pets / "labels.csv").write_text("\n".join(rows))
     predict(*ALEXNET, "--data.root", pets, "--data.layout", "csv", "--out", "below/codes.npz")
     found = arrays("below/codes.npz")
-    names = [NAMES[index] for index in (5, 0, 6, 3)]
+    names = [NAMES[index] for index in (5, 0, 6, 3, 1, 2, 4, 7)]  # and then those without a row
     assert found["name"].tolist() == names
-    assert found["label"].tolist() == [1, 0, 0, 1]
+    assert found["label"].tolist() == [1, 0, 0, 1, -1, -1, -1, -1]
     assert found["class_names"].tolist() == ["x", "y"]
     assert torch.from_numpy(found["code"]).allclose(alexnets(pets, names), atol=1e-5)
 
@@ -174,9 +185,9 @@ def test_errors_are_one_line(
 
 
 def test_a_run_of_ones_own_is_a_network_too(pets: Path, run: Run) -> None:
-    folder = run("fit", *PLAIN) / "quickstart/version_0"
-    predict("--network", folder, "--layer", "0", "--image_size", 28, f"--data.root={pets}", "--out=codes.npz")
-    features = FrozenFeatures(str(folder), "0", image_size=28)
+    (run("fit", *PLAIN) / "quickstart/version_0").rename("digits")  # and a name like those of torchvision
+    predict("--network", "digits", "--layer", "0", "--image_size", 28, f"--data.root={pets}", "--out=codes.npz")
+    features = FrozenFeatures("digits", "0", image_size=28)
     images = torch.stack([features.picture(Image.open(pets / name)) for name in NAMES])
     assert images.shape == (8, 1, 28, 28)
     assert torch.from_numpy(arrays()["code"]).allclose(features(images / 255), atol=1e-5)

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_modules.networks.tokens import probe_vectors
 from preimage.checks import check_range
 
 
@@ -16,6 +17,7 @@ class OutputCallback(Callback):
         needs: Outputs (of a `StepOutput`) without which a step is left out.
         keeps: Outputs that are kept, as far as a step has them.
         count: Images that are kept of the whole split, spread evenly over it; None for all.
+        pools: Whether codes are kept as the vectors of probes, of which tokens and maps need far less memory.
         every_rank: Whether all processes keep those of their share, and not the first alone.
         kept: What `collect` has kept of the split; empty at its first batch.
     """
@@ -23,6 +25,7 @@ class OutputCallback(Callback):
     needs: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     count: int | None = None
+    pools = False
     every_rank = False
 
     def __init__(self, every_n_epochs: int = 1) -> None:
@@ -38,6 +41,9 @@ class OutputCallback(Callback):
     def collect(self, trainer: Trainer, outputs: dict[str, Any], batch_idx: int) -> None:
         """Keeps what is needed of the outputs of one validation or test step, on the CPU."""
         if self.keeps and all(key in outputs for key in self.needs):
+            if self.pools and "code" in outputs:
+                encoder = getattr(trainer.lightning_module, "encoder", None)
+                outputs = outputs | {"code": probe_vectors(outputs["code"], encoder)}
             chosen: Any = slice(None)
             if self.count is not None:
                 chosen = self.pick(trainer, batch_idx, len(outputs[self.keeps[0]]), self.count)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preimage.checks import check_range
 
-from .image_cache import ImageCache, OnBadImage, cache_images, square
+from .image_cache import ImageCache, OnBadImage, cache_images, square, tell_left_out
 from .image_tree import ImageTree
 from .in_memory import InMemoryDataModule, InMemoryImages
 from .source import EXPECTED, Source
@@ -74,12 +74,7 @@ class DecodedImagesDataModule(InMemoryDataModule):
         for note in tree.notes:
             rank_zero_info(note)
         cache = cache_images(source, tree.names, self.image_size, self.cache_dir, self.on_bad_image)
-        bad = list(cache.bad)
-        if len(bad) == len(tree.names):
-            raise ValueError(f"{self.root}: no image can be read, as {bad[0]} ({cache.bad[bad[0]]})")
-        if bad:
-            some = ", ".join(bad) if len(bad) < 4 else f"as {bad[0]}"
-            rank_zero_info(f"{len(bad)} images cannot be read and are left out: {some}")
+        tell_left_out(self.root, cache.bad, len(tree.names))
         splits = self._split(tree, torch.tensor([name not in cache.bad for name in tree.names]))
         if self.trainer is not None and self.trainer.training and not len(splits["train"]):
             there = " and ".join(name for name, index in splits.items() if len(index))

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -47,8 +48,7 @@ def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
     Returns:
         The image `(3, size, size)`.
     """
-    turned = ImageOps.exif_transpose(image)
-    fitted = ImageOps.fit(_to_rgb(turned), (size, size), Image.Resampling.BICUBIC)
+    fitted = ImageOps.fit(to_rgb(image), (size, size), Image.Resampling.BICUBIC)
     return np.asarray(fitted).transpose(2, 0, 1)
 
 
@@ -88,8 +88,9 @@ def in_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = in_8_bits(image)
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turns a picture as its EXIF data says, to colours of 8 bits, with white for what is transparent."""
+    image = in_8_bits(ImageOps.exif_transpose(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -133,17 +134,12 @@ def cache_images(
     """
     shape = (len(names), 3, size, size)
 
-    def refuse(bad: dict[str, str]) -> None:
-        for name, reason in bad.items() if on_bad_image == "error" else ():
-            mend = "mend or remove it, or set --data.on_bad_image skip"
-            raise ValueError(f"{source.root}: the image {name} cannot be read ({reason}); {mend}")
-
     def fill(path: Path) -> dict[str, Any]:
         chunks = _Chunks(source, names, size, mapped(path, shape, torch.uint8, shared=True).numpy())
         bad: dict[str, str] = {}
         with Progress(total=len(names), desc=f"decoding {source.root.name}", unit="images") as bar:
-            for bad_of_chunk in _decoded(chunks, processes or _cores()):
-                refuse(bad_of_chunk)
+            for bad_of_chunk in _decoded(chunks, processes or cores()):
+                refuse_bad(source.root, bad_of_chunk, on_bad_image)
                 bad |= bad_of_chunk
                 bar.update(min(CHUNK, len(names) - bar.n))
         return {"bad": bad}
@@ -151,7 +147,7 @@ def cache_images(
     path = cache_dir / _key(source, names, size) / "images.u8"
     mend = "make room, or set data.cache_dir to a folder on another disk"
     images, beside = cached_array(path, shape, torch.uint8, fill, mend)
-    refuse(beside["bad"])
+    refuse_bad(source.root, beside["bad"], on_bad_image)
     return ImageCache(images, beside["bad"])
 
 
@@ -202,5 +198,23 @@ def _decoded(chunks: _Chunks, processes: int) -> Iterator[dict[str, str]]:
         ) from error
 
 
-def _cores() -> int:
+def refuse_bad(root: Path, bad: Mapping[str, str], on_bad_image: OnBadImage) -> None:
+    """Raises a ValueError for the first of the images that could not be read, unless these are left out."""
+    for name, reason in bad.items() if on_bad_image == "error" else ():
+        mend = "mend or remove it, or set --data.on_bad_image skip"
+        raise ValueError(f"{root}: the image {name} cannot be read ({reason}); {mend}")
+
+
+def tell_left_out(root: Path, bad: Mapping[str, str], total: int) -> None:
+    """Says how many images could not be read; a ValueError where that are all."""
+    names = list(bad)
+    if len(names) == total:
+        raise ValueError(f"{root}: no image can be read, as {names[0]} ({bad[names[0]]})")
+    if names:
+        some = ", ".join(names) if len(names) < 4 else f"as {names[0]}"
+        rank_zero_info(f"{len(names)} images cannot be read and are left out: {some}")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,7 +23,7 @@ class ImageTree(NamedTuple):
 
     Attributes:
         names: Paths in the source.
-        labels: Class indices, one per image; -1 for all where the source has no labels.
+        labels: Class indices, one per image; -1 for an image without a label.
         splits: `train`, `val` or `test` where the tree says so, else None; one per image.
         class_names: Names of the classes, by label.
         notes: What was chosen or left out, for the user to know.
@@ -36,13 +36,16 @@ class ImageTree(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None = None) -> ImageTree:
+def find_images(
+    source: Source, layout: Layout = "auto", wanted: Wanted | None = None, every: bool = False
+) -> ImageTree:
     """Looks through a source for images and their labels.
 
     Args:
         source: The files.
         layout: How they are laid out; `auto` looks for tables, then for split folders, class folders, and images alone.
         wanted: What the user says of a table of labels.
+        every: Beside images with labels, take those without one too, after them; else they are left out.
 
     Raises:
         ValueError: There are no images in that layout, it can be taken in more than one way, or a table has a mistake.
@@ -70,7 +73,11 @@ def find_images(source: Source, layout: Layout = "auto", wanted: Wanted | None =
         classes = []
     else:
         raise ValueError(f"{source.root} holds images of {len(classes)} class {classes}, expected two or more")
-    notes += _left_out(source, names, {entry.name for entry in labelled}, wanted)
+    kept = {entry.name for entry in labelled}
+    if every:
+        labelled += [Entry(name, None, None) for name in names if name not in kept]
+        kept.update(names)
+    notes += _left_out(source, names, kept, wanted)
     if all(map(NUMBER.fullmatch, classes)):
         classes.sort(key=Decimal)
     index: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}

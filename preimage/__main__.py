@@ -21,7 +21,7 @@ commands:
   fit         train a model (and test it: --test_after_fit)
   validate    measure a checkpoint on the validation split
   test        measure a checkpoint on the test split
-  predict     write codes and outputs of a checkpoint to predictions.npz
+  predict     write codes and outputs of a checkpoint to predictions.npz, or with --network the codes of a folder
   layers      list the layers of a network, and kind and shape of their features
   evaluate    measure runs: reconstruction, generation, classification, time and memory, in one table
   atlas       train a decoder for each of several layers: error against depth, in a table and a figure
@@ -35,6 +35,7 @@ examples:
   preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   preimage evaluate --ckpt_path RUN RUN
   preimage layers --network alexnet --image_size 224
+  preimage predict --network timm/vit_small_patch14_dinov2 --layer norm --tokens cls --data.root DIR
   preimage atlas --network alexnet --layers conv1 conv2 conv5 fc6 fc8
   preimage sweep configs/sweep/vae_beta.yaml --jobs 2
   preimage report runs/mnist --out report
@@ -69,7 +70,8 @@ def main(args: Sequence[str] | None = None) -> None:
     own = [arg for arg in given if arg != "--debug"]
     try:
         _check_packages()
-        if own[0] in COMMANDS:
+        without_run = own[0] == "predict" and any(arg.partition("=")[0] == "--network" for arg in own)
+        if own[0] in COMMANDS or without_run:
             signals.handle(signals.interrupt)
             importlib.import_module(f"preimage.commands.{own[0].replace('-', '_')}").main(own[1:])
         else:

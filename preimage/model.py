@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from datamodules.image_cache import opened, square
+from datamodules.image_cache import opened, square, to_rgb
 from datamodules.source import Source, is_image
 from lightning_modules import FrozenFeatures
+from lightning_modules.networks.sources.torchvision import Torchvision
+from lightning_modules.networks.tokens import Tokens
 from preimage.evaluation.runs import default_device, find_run, load_data, load_model
 from preimage.runs import Run
 
@@ -101,6 +103,7 @@ def load(
     weights: str = "DEFAULT",
     image_size: int | None = None,
     device: str | torch.device | None = None,
+    tokens: Tokens = "all",
 ) -> Model:
     """Loads a trained model, to be asked.
 
@@ -111,19 +114,23 @@ def load(
         weights: The network's weights, see `FrozenFeatures`.
         image_size: Height and width at which the network looks, in pixels; by default its own.
         device: Where it computes; by default the GPU, where there is one.
+        tokens: What is taken of the layer's tokens or maps, see `FrozenFeatures`.
 
     Raises:
         FileNotFoundError: There is no such run or checkpoint.
         ValueError: The run or checkpoint cannot be read, or there is no such network or layer.
     """
     if layer is not None:
-        features = FrozenFeatures(str(source), layer, weights, image_size or "own")
+        features = FrozenFeatures(str(source), layer, weights, image_size or "own", tokens=tokens)
         pixels = features.image_size
         if pixels is None:
             raise ValueError(f"{source} takes images of any size: give the image_size at which it shall look")
         # Those of torchvision see the middle square, as our data modules cut it; others what they are evaluated on.
-        plain = str(source).isidentifier()
-        convert = (lambda image: torch.from_numpy(square(image, pixels).copy())) if plain else features.picture
+        plain = str(source) in Torchvision.names()
+
+        def convert(image: Image.Image) -> Tensor:
+            return torch.from_numpy(square(image, pixels).copy()) if plain else features.picture(to_rgb(image))
+
         return Model(features, convert, device=device)
     path = Path(source)
     if path.is_file() and not (path.parent.parent / "config.yaml").is_file():

@@ -41,8 +41,9 @@ class CodePlane(Picture):
         codes = self.joined().get("code", torch.empty(0))
         if len(codes) < 2 or codes[0].numel() < 2:
             return None
-        centre, axes = code_axes(codes.flatten(1))
-        scores = (codes.flatten(1) - centre) @ axes.T
+        flat = codes.flatten(1)  # not pooled as for probes: what lies on the plane is decoded
+        centre, axes = code_axes(flat)
+        scores = (flat - centre) @ axes.T
         low, high = torch.quantile(scores, torch.tensor([0.01, 0.99]), dim=0)
         across = torch.linspace(float(low[0]), float(high[0]), self.steps)
         up = torch.linspace(float(high[1]), float(low[1]), self.steps)  # the picture's rows run downwards
@@ -62,6 +63,7 @@ class LatentProjection(Picture):
 
     name = "latents"
     needs = keeps = ("code", "label")
+    pools = True
 
     def __init__(self, method: Literal["pca", "tsne"] = "pca", count: int = 2000, every_n_epochs: int = 5) -> None:
         """Sets the projection.
@@ -84,7 +86,7 @@ class LatentProjection(Picture):
             rank_zero_warn(f"LatentProjection: {count} codes are too few for a plane, and no picture is drawn")
             return None
         codes, labels = self.joined().values()
-        points = self._project(codes.flatten(1))
+        points = self._project(codes)
         names = class_names(trainer, int(labels.max()) + 1)
         figure = Figure(figsize=(7, 6), layout="constrained")
         axes = figure.add_subplot()

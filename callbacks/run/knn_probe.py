@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from callbacks.outputs import OutputCallback
+from lightning_modules.networks.tokens import probe_vectors
 from preimage.checks import check_range
 
 
@@ -22,7 +23,7 @@ class KNNProbe(OutputCallback):
     """
 
     needs = keeps = ("code", "label")
-    every_rank = True
+    pools = every_rank = True
 
     def __init__(self, k: int = 20, every_n_epochs: int = 0) -> None:
         """Sets the probe.
@@ -55,7 +56,7 @@ class KNNProbe(OutputCallback):
         if not kept:
             return
         known = kept["label"] >= 0
-        codes, labels = kept["code"][known].flatten(1), kept["label"][known].to(pl_module.device)
+        codes, labels = kept["code"][known], kept["label"][known].to(pl_module.device)
         memory, memory_labels = training_codes(trainer, pl_module)
         # As many classes as the data has, and not as the labels that this split happens to show.
         num_classes = len(trainer.datamodule.class_names)  # type: ignore[attr-defined]
@@ -88,7 +89,8 @@ def training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tensor
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
         for batch in loader:
             images, label, *_ = trainer.strategy.batch_to_device(batch)
-            codes.append(pl_module.encode(images).flatten(1).float().cpu())  # type: ignore[operator]
+            code = pl_module.encode(images)  # type: ignore[operator]
+            codes.append(probe_vectors(code, getattr(pl_module, "encoder", None)).cpu())
             labels.append(label.cpu())
     known = torch.cat(labels) >= 0
     return torch.cat(codes)[known], torch.cat(labels)[known]

@@ -4,12 +4,13 @@ from .decoder import SigmoidDecoder
 from .faces import FaceDecoder, FaceEncoder
 from .features import FrozenFeatures
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
-from .heads import MLPHead
+from .heads import AttentivePool, MLPHead
 from .inverters import ConvInverter, FullyConnectedInverter
 from .mnist import MNISTDecoder, MNISTEncoder
 from .residual import ResidualDecoder, ResidualGaussianEncoder
 
 __all__ = [
+    "AttentivePool",
     "ConvDecoder",
     "ConvGaussianEncoder",
     "ConvInverter",

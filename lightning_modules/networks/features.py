@@ -136,7 +136,7 @@ class FrozenFeatures(nn.Module):
         return parts[0] if len(parts) == 1 else join(parts, self.join, self.layers)
 
     def picture(self, image: Image.Image) -> Tensor:
-        """Brings a picture to the network's size as its own evaluation does: uint8 `(3, S, S)`."""
+        """Brings a picture to the network's size as its own evaluation does: uint8 `(C, S, S)`."""
         return self.statistics.picture(image, self.image_size or min(image.size))
 
     def vectors(self, features: Tensor) -> Tensor:

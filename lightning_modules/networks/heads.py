@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from preimage.checks import check_range
 
@@ -39,3 +40,35 @@ class MLPHead(nn.Sequential):
             layers += [nn.Linear(in_features, width), nn.ReLU(), *([nn.Dropout(share)] if share else [])]
             in_features = width
         super().__init__(*layers, nn.Linear(in_features, num_classes))
+
+
+class AttentivePool(nn.Module):
+    """Attentive probing: a learned query asks all tokens by one cross-attention, and a linear layer reads its answer.
+
+    Maps tokens `(B, T, in_features)` or maps `(B, in_features, h, w)` to logits `(B, num_classes)`. From CAE (Chen et
+    al. 2022, arXiv 2202.03026) and V-JEPA (Bardes et al. 2024, arXiv 2404.08471), without the MLP of the latter.
+    """
+
+    def __init__(self, in_features: int = 384, num_heads: int = 6, num_classes: int = 10) -> None:
+        """Builds the layers.
+
+        Args:
+            in_features: Length of a token, or channels of a map.
+            num_heads: Parts of a token that are attended to by themselves; they must divide it.
+            num_classes: Number of logits.
+        """
+        check_range("AttentivePool", "[1, inf)", in_features=in_features, num_heads=num_heads, num_classes=num_classes)
+        if in_features % num_heads:
+            raise ValueError(f"head.num_heads={num_heads} must divide head.in_features={in_features}")
+        super().__init__()
+        self.query = nn.Parameter(0.02 * torch.randn(1, 1, in_features))
+        self.before = nn.LayerNorm(in_features)
+        self.attention = nn.MultiheadAttention(in_features, num_heads, batch_first=True)
+        self.after = nn.LayerNorm(in_features)
+        self.classify = nn.Linear(in_features, num_classes)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Maps tokens `(B, T, in_features)` or maps `(B, in_features, h, w)` to logits `(B, num_classes)`."""
+        tokens = self.before(codes.flatten(2).mT if codes.ndim == 4 else codes)
+        answer, _ = self.attention(self.query.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)
+        return self.classify(self.after(answer[:, 0]))

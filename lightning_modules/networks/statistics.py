@@ -44,9 +44,10 @@ class Statistics:
         return TF.center_crop(images, [size, size]) if crop else images
 
     def picture(self, image: Image.Image, size: int) -> Tensor:
-        """Resizes and crops a picture as the network's own evaluation does, to uint8 `(3, size, size)`."""
+        """Resizes and crops a picture as the network's own evaluation does, to uint8 `(C, size, size)`."""
         side, mode = self._side(size), InterpolationMode(self.interpolation)
-        image = TF.resize(ImageOps.exif_transpose(image).convert("RGB"), [side, side] if self.squash else [side], mode)
+        image = ImageOps.exif_transpose(image).convert("L" if len(self.mean) == 1 else "RGB")
+        image = TF.resize(image, [side, side] if self.squash else [side], mode)
         return TF.pil_to_tensor(TF.center_crop(image, [size, size]))
 
     def _side(self, size: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Tokens = Literal["all", "grid", "cls", "mean"]
+MAP_VALUES = 1024
 Join = Literal["concat", "sum"]
 
 #: How libraries call the parameters of tokens that stand for no patch; the first of a layer's tokens is of the class.
@@ -116,6 +117,28 @@ def pooled(features: Tensor, layout: Layout) -> Tensor:
     if layout.pools == "cls" and features.shape[1] > patches:
         return features[:, 0]
     return features[:, -patches:].mean(dim=1)
+
+
+def probe_vectors(codes: Tensor, encoder: nn.Module | None = None, most: int = MAP_VALUES) -> Tensor:
+    """Makes float32 vectors `(B, D)` of codes `(B, ...)`, short enough for probes.
+
+    Tokens `(B, T, D)` become one, as the encoder's own `vectors` says, or else their mean. Maps of more values than
+    `most` are averaged over space: to as fine a square grid as these allow, and at least one value per channel.
+
+    Args:
+        codes: Codes, as the encoder gives them.
+        encoder: What gave them.
+        most: Values of a map.
+    """
+    vectors = getattr(encoder, "vectors", None)
+    if vectors is not None:
+        codes = vectors(codes)
+    elif codes.ndim == 3:
+        codes = codes.mean(dim=1)
+    if codes.ndim == 4 and codes[0].numel() > most:
+        side = max(1, int((most / codes.shape[1]) ** 0.5))
+        codes = F.adaptive_avg_pool2d(codes.float(), (min(side, codes.shape[2]), min(side, codes.shape[3])))
+    return codes.flatten(1).float()
 
 
 def join(parts: Sequence[Tensor], how: Join, layers: Sequence[str]) -> Tensor:

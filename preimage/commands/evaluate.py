@@ -11,7 +11,7 @@ def main(args: Sequence[str]) -> None:
     parser = CommandParser("preimage evaluate", description=__doc__, epilog=epilog)
     add = parser.add_argument
     add("--ckpt_path", required=True, nargs="+", metavar="RUN", help="run directories, or checkpoints inside them")
-    extractor = "whose features FID and KID compare: a run, a checkpoint or NETWORK:LAYER[:WEIGHTS] of torchvision;"
+    extractor = "whose features FID and KID compare: a run, a checkpoint or NETWORK:LAYER[:WEIGHTS];"
     add("--extractor", help=f"{extractor} by default Inception, if torch-fidelity is installed")
     add("--images", type=at_least(2), default=10000, help="most images that are drawn for FID and KID")
     few = "of the probes on a few labels"

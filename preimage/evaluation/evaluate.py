@@ -154,7 +154,12 @@ def _probes(
     with torch.no_grad():
         shape = model.encode(to_float(data.test_set.images[:1], device)).shape[1:]
     if len(shape) > 1:
-        how = "flattened" if shape.numel() == codes.shape[1] else "averaged over space"
+        if shape.numel() == codes.shape[1]:
+            how = "flattened"
+        elif len(shape) == 3:
+            how = "averaged over space"
+        else:
+            how = "pooled as their network does" if hasattr(model.encoder, "vectors") else "averaged over tokens"
         notes.append(f"codes {' x '.join(map(str, shape))} are {how} to {codes.shape[1]} numbers for the probes")
     return probe_codes(splits, len(data.class_names), labels_per_class), notes
 

@@ -12,6 +12,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from lightning_modules import FrozenFeatures
 from lightning_modules.autoencoder import resize_to
+from lightning_modules.networks.tokens import probe_vectors
 from lightning_modules.networks.weights import weights_hash
 
 from .measures import BATCH, Images, to_float
@@ -68,30 +69,32 @@ def inception(device: torch.device) -> Extractor:
 
 
 def named_extractor(given: str, device: torch.device) -> Extractor:
-    """The encoder of a run, or a layer of a torchvision network.
+    """The encoder of a run, or a layer of a network.
 
     Args:
-        given: A run directory, a checkpoint inside one, or `NETWORK:LAYER[:WEIGHTS]`.
+        given: A run directory, a checkpoint inside one, or `NETWORK:LAYER[:WEIGHTS]`, with a network as
+            `FrozenFeatures` takes it: `module:pkg.fn:LAYER` too.
         device: Where the images will be.
 
     Raises:
         FileNotFoundError: It is neither.
     """
-    network, _, rest = given.partition(":")
+    network, *rest = given.rsplit(":", 2)
+    if network == "module":
+        network, rest = f"{network}:{rest[0]}", rest[1:]
     encoder: nn.Module
     if Path(given).exists():
         run = find_run(given)
         name, encoder = run.name, load_model(run).encoder
     elif rest:
-        layer, _, weights = rest.partition(":")
-        name, encoder = f"{network} {layer}", FrozenFeatures(network, layer, weights or "DEFAULT")
+        layer, weights = rest[0], (*rest[1:], "DEFAULT")[0]
+        name, encoder = f"{network} {layer}", FrozenFeatures(network, layer, weights)
     else:
         raise FileNotFoundError(f"no extractor {given}: give a run, a checkpoint, or NETWORK:LAYER[:WEIGHTS]")
     encoder = encoder.to(device).eval()
 
     def features(images: Tensor) -> Tensor:
-        code: Tensor = encoder(to_float(images, device)).float()
-        return code.mean(dim=(2, 3)) if code.ndim == 4 else code.flatten(1)
+        return probe_vectors(encoder(to_float(images, device)), encoder, most=1)
 
     return Extractor(f"{name} ({weights_hash(encoder)[:8]})", features, standardized=True)
 

@@ -9,19 +9,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from datamodules import InMemoryDataModule
 from datamodules.code_cache import cache_codes
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
 from lightning_modules.metrics import NormalizedError, reconstruction_metrics
+from lightning_modules.networks.tokens import MAP_VALUES, probe_vectors
 from lightning_modules.networks.weights import weights_hash
 
 from .probes import Codes
 
 BATCH = 64  # one for all models, so that their memory and speed can be compared
-_MAP_VALUES = 1024  # larger feature maps are averaged to at most as many values before they are probed
 _TIMED = 2048  # images
 
 Images = Callable[[Tensor], Tensor]
@@ -64,32 +63,21 @@ def reconstruction_errors(
 def encode_splits(
     model: EncoderModule, data: InMemoryDataModule, names: Iterable[str], device: torch.device
 ) -> dict[str, Codes]:
-    """Codes and labels, -1 where there is none, of all images of each of the named splits that has any.
+    """Codes for probes and labels, -1 where there is none, of all images of each of the named splits that has any.
 
-    They are kept in the data's `cache_dir`, so that probing them in another way encodes nothing.
+    They are `probe_vectors`, kept in the data's `cache_dir`, so that probing them in another way encodes nothing.
     """
 
     def encode(images: Tensor) -> Tensor:
-        return _as_vectors(model.encode(to_float(images, device))).cpu()
+        return probe_vectors(model.encode(to_float(images, device)), model.encoder).cpu()
 
-    key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {_MAP_VALUES}"
+    key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {MAP_VALUES}"
     splits = {name: getattr(data, f"{name}_set") for name in names}
     return {
         name: (cache_codes(split.images, encode, key, data.cache_dir, data.code_cache_limit_gb), split.labels)
         for name, split in splits.items()
         if len(split.images)
     }
-
-
-def _as_vectors(codes: Tensor) -> Tensor:
-    """Flattens codes `(B, ...)` to float32 vectors `(B, D)`; feature maps of more than 1024 values are averaged first.
-
-    The average leaves as fine a square grid as 1024 values allow, and at least one value per channel.
-    """
-    if codes.ndim == 4 and codes[0].numel() > _MAP_VALUES:
-        side = max(1, int((_MAP_VALUES / codes.shape[1]) ** 0.5))
-        codes = F.adaptive_avg_pool2d(codes.float(), (min(side, codes.shape[2]), min(side, codes.shape[3])))
-    return codes.flatten(1).float()
 
 
 def labelled(splits: dict[str, Codes]) -> dict[str, Codes]:

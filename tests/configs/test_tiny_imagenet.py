@@ -34,3 +34,26 @@ def test_alexnet_is_inverted(layer: str, overlay: list[str], run: Run, tiny_imag
     assert config["model"]["init_args"]["decoder"]["init_args"]["image_size"] == SIZES[layer]
     saved = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert sum(value.numel() for name, value in saved.items() if name.startswith("encoder")) < 100  # a hash alone
+
+
+@pytest.mark.parametrize(
+    ("probe", "tokens", "head"),
+    [
+        ("attentive_probe", "all", ["--model.head.in_features=192", "--model.head.num_heads=3"]),
+        ("linear_probe", "cls", ["--model.head.in_features=192"]),
+        ("linear_probe", "mean", ["--model.head.in_features=192", "--model.encoder.tokens=mean"]),
+    ],
+)
+def test_a_transformer_is_probed(probe: str, tokens: str, head: list[str], run: Run, tiny_imagenet: Path) -> None:
+    pytest.importorskip("timm")
+    flags = ["--model.encoder.network=timm/vit_tiny_patch16_224", "--model.encoder.image_size=32", *head]
+    flags += [f"--data.root={tiny_imagenet}", f"--data.cache_dir={tiny_imagenet.parent}", "--test_after_fit"]
+    runs = run("fit", f"--config={CONFIGS / probe}.yaml", *SMALL, *flags, "--model.encoder.weights=random")
+    run_dir = runs / f"{probe}_random" / "version_0"
+    assert 0 <= values(run_dir, "test/accuracy")[0] <= 1
+    model = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["init_args"]
+    assert model["encoder"]["init_args"]["tokens"] == tokens
+    saved = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert sum(value.numel() for name, value in saved.items() if name.startswith("encoder")) == 32  # a hash alone
+    classes, width = saved["head.classify.weight" if probe == "attentive_probe" else "head.weight"].shape
+    assert (classes, width) == (3, 192)

@@ -144,3 +144,6 @@ def test_a_network_of_timm_sees_pictures_as_its_own_evaluation_does() -> None:
     features = model.module
     assert isinstance(features, FrozenFeatures)
     assert model.encode(picture).allclose(features.network(expected)["stages.0"], atol=1e-4)
+    white, clear = Image.new("RGB", (40, 30), "white"), Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    assert model.encode(clear).equal(model.encode(white))
+    assert load("timm/convnext_atto", "stages.0", "random", tokens="mean").encode(picture).shape == (1, 40)

@@ -94,8 +94,8 @@ def _draw_anew(layer: nn.Module) -> None:
         reset()
 
 
-def extra(package: str) -> Any:
-    """Imports a package that only some sources need.
+def extra(package: str, of: str = "encoders") -> Any:
+    """Imports a package that comes with one of this project's extras.
 
     Raises:
         ModuleNotFoundError: It is not installed; the line for pip is given.
@@ -103,7 +103,7 @@ def extra(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ModuleNotFoundError(f"{package} is not installed: pip install 'preimage[encoders]' brings it") from error
+        raise ModuleNotFoundError(f"{package} is not installed: pip install 'preimage[{of}]' brings it") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

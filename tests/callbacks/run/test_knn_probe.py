@@ -5,10 +5,11 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
-from callbacks import KNNProbe
+from callbacks import KNNProbe, LatentProjection
 from datamodules import MNISTDataModule
-from lightning_modules import VAE, Classifier, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
+from lightning_modules import VAE, Classifier, FrozenFeatures, MLPHead, MNISTDecoder, MNISTEncoder, MNISTGaussianEncoder
 from tests.lightning_modules.test_base import trainer
 
 FEW: dict[str, Any] = {"num_labels": 30, "keep_unlabeled": True, "label_repeat": 9}
@@ -41,3 +42,22 @@ def test_it_probes_validations_when_asked_and_skips_images_without_a_label(tmp_p
     run = trainer(tmp_path, callbacks=[probe], max_epochs=2, limit_val_batches=1.0)
     run.fit(model, data)
     assert 0.3 < float(run.callback_metrics["val/knn_accuracy"]) < 1.0
+
+
+@pytest.mark.filterwarnings("ignore:.*RANDOM weights")
+def test_tokens_are_compared_by_the_class_token(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    data = MNISTDataModule(num_labels=20)
+    features = FrozenFeatures("timm/vit_tiny_patch16_224", "blocks.0", weights="random", image_size=32)
+    model = Classifier(features, nn.Sequential(nn.Flatten(), nn.Linear(5 * 192, 10)), freeze_encoder=True)
+    probe, projection = KNNProbe(k=1), LatentProjection()
+    run = trainer(tmp_path, callbacks=[probe, projection], limit_test_batches=1)
+    collected = []
+    projection.draw = lambda *args: collected.append(projection.joined()["code"])  # type: ignore[method-assign]
+    (metrics,) = run.test(model, data, verbose=False)
+    with torch.no_grad():
+        train, test = (features(split.images[:256] / 255)[:, 0] for split in (data.train_set, data.test_set))
+    assert collected[0].allclose(test[: len(collected[0])], atol=1e-5)
+    nearest = torch.cdist(test, train).argmin(dim=1)
+    correct = data.train_set.labels[nearest] == data.test_set.labels[:256]
+    assert metrics["test/knn_accuracy"] == pytest.approx(float(correct.float().mean()), abs=0.01)

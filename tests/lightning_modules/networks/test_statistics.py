@@ -89,3 +89,9 @@ def test_image_processors_of_transformers_say_the_same() -> None:
     assert processor_statistics(convnext).crop == 0.875
     plain = processor_statistics(transformers.ViTImageProcessor(do_normalize=False))
     assert (plain.mean, plain.std, plain.interpolation) == ((0.0,) * 3, (1.0,) * 3, "bilinear")
+
+
+def test_a_network_of_one_channel_gets_gray_pictures(picture: Image.Image) -> None:
+    gray = Statistics(mean=(0.0,), std=(1.0,)).picture(picture, 20)
+    assert gray.shape == (1, 20, 20)
+    assert gray.float().allclose(Statistics().picture(picture.convert("L"), 20)[:1].float(), atol=1)

@@ -2,8 +2,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules import ConvInverter
-from lightning_modules.networks.tokens import LayerError, Layout, Tokens, join, kind_of, layout_of, pooled, take
+from lightning_modules import ConvInverter, FrozenFeatures
+from lightning_modules.networks.tokens import (
+    LayerError,
+    Layout,
+    Tokens,
+    join,
+    kind_of,
+    layout_of,
+    pooled,
+    probe_vectors,
+    take,
+)
 
 DINO = Layout(prefix=5, has_class=True, pools="cls")
 
@@ -55,6 +65,44 @@ def test_patches_and_what_is_before_them_are_kept_apart() -> None:
     assert pooled(grid.permute(0, 2, 3, 1), DINO).equal(grid)
     assert pooled(tokens[:, 5:], DINO).allclose(grid.mean(dim=(2, 3)))  # before the class token is put in front
     assert pooled(tokens[:, :3], DINO).allclose(tokens[:, :3].mean(dim=1))  # no grid
+
+
+def test_probes_get_short_vectors_whatever_the_codes_are() -> None:
+    tokens, maps = torch.rand(2, 17, 192), torch.rand(2, 64, 15, 15)
+    assert probe_vectors(tokens).allclose(tokens.mean(dim=1))
+    assert probe_vectors(maps).allclose(nn.functional.adaptive_avg_pool2d(maps, 4).flatten(1))
+    assert probe_vectors(maps, most=1).allclose(maps.mean(dim=(2, 3)), atol=1e-6)
+    assert probe_vectors(maps[:, :, :4, :4]).equal(maps[:, :, :4, :4].flatten(1))
+    assert probe_vectors(torch.rand(2, 5000)).shape == (2, 5000)
+    assert probe_vectors(tokens.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*RANDOM weights")
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "vit_base_patch16_siglip_224", "swin_tiny_patch4_window7_224"]
+)
+def test_probes_of_a_networks_last_tokens_get_what_its_own_head_gets(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    last = {"vit_base_patch16_siglip_224": "blocks.0"}.get(name, "norm")
+    size = 64 if name.startswith("vit") else 224
+    features = FrozenFeatures(f"timm/{name}", last, weights="random", image_size=size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = timm.create_model(name, img_size=size).eval()
+    images = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        tokens = features(images)
+        vectors = probe_vectors(tokens, features)
+        own = whole.forward_features((images - features.mean) / features.std)
+        pooled_by_timm = whole.forward_head(own, pre_logits=True)  # behind the last norm, and no other follows
+    if name == "vit_tiny_patch16_224":
+        assert tokens.shape == (2, 17, 192)
+        assert vectors.shape == (2, 192)
+        assert vectors.equal(tokens[:, 0])
+    if last == "norm":
+        assert vectors.allclose(pooled_by_timm, atol=1e-5)
+    else:  # SigLIP pools by attention, which a layer before it cannot have: its patches are averaged
+        assert vectors.allclose(tokens.mean(dim=1), atol=1e-6)
 
 
 @pytest.mark.parametrize(

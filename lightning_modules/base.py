@@ -87,6 +87,18 @@ class EncoderModule(LightningModule):
     - `decode(code)` and `reconstruct(images)` give images `(B, C, h, w)` in [0, 1], where there is a decoder;
     - `classify(images)` gives logits `(B, num_classes)`, where there is a head;
     - `sample(count)` draws images `(count, C, h, w)` in [0, 1], where there is a prior.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+        encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
+            directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
+        freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
+        cache_codes: Run a frozen encoder once over the images and train on the stored codes; the images must come
+            from one of our data modules, without augmentation.
+        encoder_lr: Learning rate of the encoder, if another than the optimiser's.
+        optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
+        scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch, and
+            `ReduceLROnPlateau` after every validation, on its `monitor` (`val/loss`).
     """
 
     #: Whether the model needs images besides cached codes: those that rebuild them do.
@@ -107,20 +119,6 @@ class EncoderModule(LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        """Stores the encoder and how it is trained.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
-            encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
-                directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
-            freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
-            cache_codes: Run a frozen encoder once over the images and train on the stored codes; the images must come
-                from one of our data modules, without augmentation.
-            encoder_lr: Learning rate of the encoder, if another than the optimiser's.
-            optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
-            scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch, and
-                `ReduceLROnPlateau` after every validation, on its `monitor` (`val/loss`).
-        """
         super().__init__()
         if cache_codes and not freeze_encoder:
             raise ValueError("model.cache_codes needs an encoder that stays as it is: set model.freeze_encoder true")

@@ -128,7 +128,6 @@ class NormalizedError(Metric):
     targets: list[Tensor]
 
     def __init__(self) -> None:
-        """Starts with no images."""
         super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("targets", [], dist_reduce_fx="cat")

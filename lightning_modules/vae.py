@@ -26,6 +26,26 @@ class VAE(Autoencoder):
     """Maximises a lower bound on the log-likelihood of images (Kingma and Welling 2014, arXiv 1312.6114).
 
     All bounds are in nats per image: summed over pixels and latent dimensions, averaged over samples and then images.
+
+    Args:
+        encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
+        decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]
+            with a sigmoid of logits as the last one.
+        latent_dim: Length of the code.
+        likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
+        variance: Variance of a Gaussian pixel, for images in [0, 1].
+        learn_variance: Learn the variance, starting from `variance` (Rybkin et al. 2021, arXiv 2006.13202).
+        beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
+        warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
+        cycle_epochs: Let the weight rise anew every so many epochs, of which the last always has the full weight
+            (Fu et al. 2019, arXiv 1903.10145); 0 for once.
+        free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
+            (Kingma et al. 2016, arXiv 1606.04934).
+        num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
+        importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
+        num_importance_samples: Codes per image for an estimate of log p(x) at the test, `test/log_likelihood`, of
+            which published figures take 200 to 5000; 0 for no estimate.
+        kwargs: How the encoder starts and what trains, see `EncoderModule`.
     """
 
     encoder: GaussianEncoder
@@ -48,28 +68,6 @@ class VAE(Autoencoder):
         num_importance_samples: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Joins an encoder with two heads and a decoder.
-
-        Args:
-            encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
-            decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]
-                with a sigmoid of logits as the last one.
-            latent_dim: Length of the code.
-            likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
-            variance: Variance of a Gaussian pixel, for images in [0, 1].
-            learn_variance: Learn the variance, starting from `variance` (Rybkin et al. 2021, arXiv 2006.13202).
-            beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
-            warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
-            cycle_epochs: Let the weight rise anew every so many epochs, of which the last always has the full weight
-                (Fu et al. 2019, arXiv 1903.10145); 0 for once.
-            free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
-                (Kingma et al. 2016, arXiv 1606.04934).
-            num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
-            importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
-            num_importance_samples: Codes per image for an estimate of log p(x) at the test, `test/log_likelihood`, of
-                which published figures take 200 to 5000; 0 for no estimate.
-            kwargs: How the encoder starts and what trains, see `EncoderModule`.
-        """
         super().__init__(encoder, decoder, **kwargs)
         if not isinstance(encoder, GaussianEncoder):
             raise ValueError(

@@ -110,7 +110,6 @@ class _Signals:
     """What Ctrl-C and SIGTERM do; a training takes both over, and what the process was told to ignore stays ignored."""
 
     def __init__(self) -> None:
-        """Changes nothing yet."""
         usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         main_thread = threading.current_thread() is threading.main_thread()
         self._before = {n: before for n, before in usual.items() if main_thread and signal.getsignal(n) == before}

@@ -83,14 +83,13 @@ _IGNORED = (
 
 
 class PreimageCLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict` of any model on any data, from YAML files."""
+    """`fit`, `validate`, `test` and `predict` of any model on any data, from YAML files.
+
+    Args:
+        args: The arguments, by default those of the process.
+    """
 
     def __init__(self, args: list[str] | None = None) -> None:
-        """Parses the arguments and runs the command.
-
-        Args:
-            args: The arguments, by default those of the process.
-        """
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_as_flags)
         for message in _IGNORED:
             warnings.filterwarnings("ignore", message)

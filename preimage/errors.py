@@ -22,7 +22,6 @@ class CommandParser(argparse.ArgumentParser):
     """Parses what LightningCLI does not: it can hand on flags it does not know, as jsonargparse cannot."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
-        """Takes the arguments of `argparse.ArgumentParser`."""
         super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:

@@ -133,7 +133,20 @@ class TensorBoardRunLogger(GuardedLogger, Reporter, TensorBoardLogger):
 
 
 class _WandbLogger(WandbLogger, Reporter):
-    """What W&B is told; GuardedLogger lies around it."""
+    """What W&B is told; GuardedLogger lies around it.
+
+    Args:
+        project: W&B's project.
+        name: Name of the run, by default the experiment and the version.
+        group: Group of the run, by default the name of the experiment.
+        job_type: Type of the run, by default the command.
+        tags: Tags of the run, by default the classes of the model and of the data.
+        offline: Log offline also where there is an account; `WANDB_MODE=offline` does the same.
+        init_timeout: Wait this many seconds for the server, then go on offline.
+        finish_timeout: Upload for this many seconds at the end; the rest stays on disk for `wandb sync`.
+        max_pictures: Send so many pictures of a key, then every second one to twice that number, and so on.
+        kwargs: The other arguments of Lightning's WandbLogger.
+    """
 
     def __init__(
         self,
@@ -148,20 +161,6 @@ class _WandbLogger(WandbLogger, Reporter):
         max_pictures: int = 100,
         **kwargs: Any,
     ) -> None:
-        """Takes what is to be said of the run; nothing is opened yet.
-
-        Args:
-            project: W&B's project.
-            name: Name of the run, by default the experiment and the version.
-            group: Group of the run, by default the name of the experiment.
-            job_type: Type of the run, by default the command.
-            tags: Tags of the run, by default the classes of the model and of the data.
-            offline: Log offline also where there is an account; `WANDB_MODE=offline` does the same.
-            init_timeout: Wait this many seconds for the server, then go on offline.
-            finish_timeout: Upload for this many seconds at the end; the rest stays on disk for `wandb sync`.
-            max_pictures: Send so many pictures of a key, then every second one to twice that number, and so on.
-            kwargs: The other arguments of Lightning's WandbLogger.
-        """
         super().__init__(project=project, name=name, group=group, job_type=job_type, tags=tags, **kwargs)
         # The CLI hands on every argument of wandb.init, and a None would undo Lightning's `resume="allow"`.
         given = {key: value for key, value in self._wandb_init.items() if value is not None}
@@ -278,16 +277,14 @@ class RunLogger(Reporter, Logger):
     """Writes metrics to `metrics.csv` in the run directory, and continues that file when a run is resumed.
 
     Lightning's CSVLogger deletes the file of the run it resumes.
+
+    Args:
+        run_dir: The run directory.
     """
 
     name = version = ""  # the run directory is `save_dir` itself
 
     def __init__(self, run_dir: Path) -> None:
-        """Opens nothing yet: a run that fails before its first number leaves no file behind.
-
-        Args:
-            run_dir: The run directory.
-        """
         super().__init__()
         self.path = run_dir / "metrics.csv"
         self._columns: list[str] = []

@@ -31,15 +31,14 @@ _SEARCHED = {"LearningRateFinder": ("model", "optimizer", "lr"), "BatchSizeFinde
 
 
 class Run:
-    """One training with all that comes of it."""
+    """One training with all that comes of it.
+
+    Args:
+        folder: The run directory, whether there is one or not.
+        chosen: The checkpoint that is meant, where that is not the best one.
+    """
 
     def __init__(self, folder: str | Path, chosen: Path | None = None) -> None:
-        """Looks at nothing yet.
-
-        Args:
-            folder: The run directory, whether there is one or not.
-            chosen: The checkpoint that is meant, where that is not the best one.
-        """
         self.folder = Path(folder)
         self.chosen = chosen
 

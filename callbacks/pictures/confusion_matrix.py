@@ -15,16 +15,15 @@ from . import Picture, class_names
 
 
 class ConfusionMatrix(Picture):
-    """Draws the confusion matrix that a `Classifier` counts; the test's counts are also saved as CSV."""
+    """Draws the confusion matrix that a `Classifier` counts; the test's counts are also saved as CSV.
+
+    Args:
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "confusion"
 
     def __init__(self, every_n_epochs: int = 5) -> None:
-        """Sets how often to draw.
-
-        Args:
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:

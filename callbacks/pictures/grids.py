@@ -19,6 +19,12 @@ class ReconstructionGrid(Picture):
 
     The images of the newest picture are kept beside it in `pairs.npz`: `target` and `reconstruction`, uint8
     `(N, C, H, W)`.
+
+    Args:
+        count: Number of images.
+        columns: Images in a row.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        captions: Write the name of its class over each image.
     """
 
     name = "reconstructions"
@@ -26,14 +32,6 @@ class ReconstructionGrid(Picture):
     keeps = ("target", "reconstruction", "label")
 
     def __init__(self, count: int = 32, columns: int = 16, every_n_epochs: int = 1, captions: bool = False) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            count: Number of images.
-            columns: Images in a row.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-            captions: Write the name of its class over each image.
-        """
         super().__init__(every_n_epochs)
         check_range("ReconstructionGrid", "[1, inf)", count=count, columns=columns)
         self.count = count
@@ -59,18 +57,17 @@ class ReconstructionGrid(Picture):
 
 
 class PriorSamples(Picture):
-    """Draws images from the prior of a model with a method `sample(count)`: from the same codes at every epoch."""
+    """Draws images from the prior of a model with a method `sample(count)`: from the same codes at every epoch.
+
+    Args:
+        count: Number of images.
+        columns: Images in a row.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "samples"
 
     def __init__(self, count: int = 64, columns: int = 16, every_n_epochs: int = 5) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            count: Number of images.
-            columns: Images in a row.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("PriorSamples", "[1, inf)", count=count, columns=columns)
         self.samples = count

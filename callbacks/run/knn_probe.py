@@ -19,18 +19,16 @@ class KNNProbe(OutputCallback):
 
     Logs `test/knn_accuracy` and `test/knn_f1`, or those of `val/`. Needs one of our modules and a data module, and is
     left out where the training images have no labels.
+
+    Args:
+        k: Number of neighbours, which vote with the inverse of their distance.
+        every_n_epochs: Probe the validation split at every n-th epoch; 0 for the test split alone.
     """
 
     needs = keeps = ("code", "label")
     every_rank = True
 
     def __init__(self, k: int = 20, every_n_epochs: int = 0) -> None:
-        """Sets the probe.
-
-        Args:
-            k: Number of neighbours, which vote with the inverse of their distance.
-            every_n_epochs: Probe the validation split at every n-th epoch; 0 for the test split alone.
-        """
         super().__init__(every_n_epochs)
         check_range("KNNProbe", "[1, inf)", k=k)
         self.k = k

@@ -22,14 +22,12 @@ class ProgressBar(TQDMProgressBar):
     There is one line per epoch, and within whatever takes longer than 30 s another one every 30 s. A minute after its
     start, every training says how long it takes in all. The numbers beside the bar are read only when it is redrawn: to
     read them at every step costs more than a small step itself.
+
+    Args:
+        refresh_rate: Redraw every n batches; 0 for no bar.
     """
 
     def __init__(self, refresh_rate: int = 50) -> None:
-        """Sets how often to redraw.
-
-        Args:
-            refresh_rate: Redraw every n batches; 0 for no bar.
-        """
         check_range("ProgressBar", "[0, inf)", refresh_rate=refresh_rate)
         super().__init__(refresh_rate=refresh_rate)
         self._loss: Tensor | None = None

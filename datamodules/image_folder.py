@@ -15,8 +15,8 @@ from .source import Source
 from .splits import stratified_split
 from .tables import Wanted
 
-TINY_IMAGENET = re.compile(r"(^|/)train/n\d{8}/images/")
-IDX = re.compile(r"-(images-idx3|labels-idx1)-ubyte")
+_TINY_IMAGENET = re.compile(r"(^|/)train/n\d{8}/images/")
+_IDX = re.compile(r"-(images-idx3|labels-idx1)-ubyte")
 
 
 class ImageFolderDataModule(DecodedImagesDataModule):
@@ -70,9 +70,9 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         self.split_seed = split_seed
 
     def _find(self, source: Source) -> ImageTree:
-        if self.layout == "auto" and any(map(TINY_IMAGENET.search, source.sizes)):
+        if self.layout == "auto" and any(map(_TINY_IMAGENET.search, source.sizes)):
             raise ValueError(f"{self.root} is a tree of Tiny ImageNet: --data TinyImageNetDataModule takes it")
-        if any(map(IDX.search, source.sizes)) and not source.images():
+        if any(map(_IDX.search, source.sizes)) and not source.images():
             raise ValueError(f"{self.root} holds IDX files: --data MNISTDataModule takes them")
         tree = find_images(source, self.layout, self.wanted)
         self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # before anything is decoded

@@ -18,17 +18,17 @@ from .in_memory import InMemoryDataModule, InMemoryImages
 from .source import Source
 from .splits import balanced_subset, stratified_split
 
-DIGITS = [str(digit) for digit in range(10)]
+_DIGITS = [str(digit) for digit in range(10)]
 
 
-CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+_CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 #: torchvision's name of each data set, and the names of its classes.
 SOURCES = {
-    "mnist": ("MNIST", DIGITS),
-    "fashion_mnist": ("FashionMNIST", CLOTHES),
+    "mnist": ("MNIST", _DIGITS),
+    "fashion_mnist": ("FashionMNIST", _CLOTHES),
     "kmnist": ("KMNIST", ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]),
 }
-FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
 class MNISTDataModule(InMemoryDataModule):
@@ -122,7 +122,7 @@ class MNISTDataModule(InMemoryDataModule):
         if hasattr(self, "train_set"):
             return
         if self.dataset == "digits5k":
-            self.class_names = DIGITS
+            self.class_names = _DIGITS
             images, labels = _digits5k()
             train, test = stratified_split(labels, 1000, self.split_seed)
             images, labels, test_images, test_labels = images[train], labels[train], images[test], labels[test]
@@ -159,7 +159,7 @@ class MNISTDataModule(InMemoryDataModule):
         """The four IDX files, images before labels and training before test."""
         folders = [self.root / SOURCES[self.dataset][0] / "raw", self.root / "raw", self.root]
         files = []
-        for name in FILES:
+        for name in _FILES:
             paths = [folder / f"{name}-ubyte{suffix}" for folder in folders for suffix in ("", ".gz")]
             if not (there := [path for path in paths if path.is_file()]):
                 raise FileNotFoundError(

@@ -18,7 +18,7 @@ from .decoded_images import DecodedImagesDataModule
 from .image_tree import ImageTree
 from .source import Source
 
-IN_CLASS = re.compile(r"((?:.*/)?)train/(n\d{8})/")
+_IN_CLASS = re.compile(r"((?:.*/)?)train/(n\d{8})/")
 
 
 class TinyImageNetDataModule(DecodedImagesDataModule):
@@ -70,7 +70,7 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
         members: dict[str, list[str]] = defaultdict(list)
         folders = set()
         for name in source.images():
-            if match := IN_CLASS.match(name):
+            if match := _IN_CLASS.match(name):
                 folders.add(match[1])
                 members[match[2]].append(name)
         if not folders:

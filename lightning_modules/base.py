@@ -72,7 +72,7 @@ class StepOutput(TypedDict, total=False):
 # What runs commands, opens files or connects is not even imported, for a configuration or for a checkpoint's.
 set_parsing_settings(import_path_denylist=[])  # no more than jsonargparse's own list, which this enforces
 
-FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
+_FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
 
@@ -345,11 +345,11 @@ class EncoderModule(LightningModule):
             )
         for group in optimizer.param_groups:
             check_range("optimizer", "[0, inf)", lr=float(group["lr"]))
-            if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
+            if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < _FLOAT16_EPS:
                 rank_zero_info(
-                    f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
+                    f"eps of the optimizer: {_FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
                 )
-                group["eps"] = FLOAT16_EPS
+                group["eps"] = _FLOAT16_EPS
         for callback in () if trainer is None else trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.strict:
                 self._check_measured("EarlyStopping", callback.monitor)

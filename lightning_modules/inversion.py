@@ -15,7 +15,7 @@ from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
 from .networks.precision import full
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
-STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
+_STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
 
 
 class Inversion(Autoencoder):
@@ -72,7 +72,7 @@ class Inversion(Autoencoder):
         images: Any = getattr(self._data(), "train_set", None)
         if not hasattr(images, "__getitems__"):
             raise ValueError("model.standardize needs one of our data modules: set it to false for other data")
-        index = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
+        index = torch.linspace(0, len(images) - 1, min(_STANDARDIZE_BY, len(images))).long()
         count, total, squares = 0, 0.0, 0.0  # one layer may have a gigabyte of values
         for part in index.split(16):
             batch = Batch(*images.__getitems__(part.tolist()))

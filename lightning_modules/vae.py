@@ -19,7 +19,7 @@ from .networks.precision import full
 from .noise import fixed_noise, noise_like
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
-BOUNDS = ("elbo", "kl", "reconstruction")
+_BOUNDS = ("elbo", "kl", "reconstruction")
 
 
 class VAE(Autoencoder):
@@ -104,9 +104,9 @@ class VAE(Autoencoder):
         self.num_samples = num_samples
         self.importance_weighted = importance_weighted
         self.num_importance_samples = num_importance_samples
-        self.train_metrics = mean_losses("train/", *BOUNDS)
+        self.train_metrics = mean_losses("train/", *_BOUNDS)
         for metrics in (self.val_metrics, self.test_metrics):
-            metrics.add_metrics({name: MeanLoss(name) for name in BOUNDS})
+            metrics.add_metrics({name: MeanLoss(name) for name in _BOUNDS})
             metrics.add_metrics({"active_units": ActiveUnits(latent_dim)})
         if num_importance_samples:
             self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 COMMANDS = ("atlas", "evaluate", "label-efficiency", "layers", "report", "sweep")
-HELP = """\
+_HELP = """\
 usage: preimage COMMAND [--config FILE.yaml ...] [--key value ...]
 
 Train, measure and invert image representations. An experiment is a YAML file, a variation is a second one or a flag.
@@ -58,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if args is None else args)
     if not set(given) - {"-h", "--help", "--debug"}:
-        print(HELP)
+        print(_HELP)
         return
     signals = _Signals()
     if args is None:

@@ -52,7 +52,7 @@ from preimage.runs import Run, stoppers
 from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
 
 #: What acts on every run, by its name in `config.yaml`, where it can be changed.
-ALWAYS_MADE: dict[str, type[Callback]] = {
+_ALWAYS_MADE: dict[str, type[Callback]] = {
     "checkpoint": BestCheckpoint,
     "last_checkpoint": LastCheckpoint,
     "cpu_precision": CPUPrecision,
@@ -138,7 +138,7 @@ class PreimageCLI(LightningCLI):
             default=False,
             help="After `fit`, test the best checkpoint (the last one where there is no validation).",
         )
-        for name, kind in ALWAYS_MADE.items():
+        for name, kind in _ALWAYS_MADE.items():
             parser.add_lightning_class_args(kind, name)
         for name, kind in ALWAYS_ON.items():
             default, does = {"class_path": f"callbacks.{kind.__name__}"}, str(kind.__doc__).split("\n")[0]
@@ -216,7 +216,7 @@ class PreimageCLI(LightningCLI):
         plugins = as_list(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        named = [self._get(self.config_init, name) for name in (*ALWAYS_MADE, *ALWAYS_ON)]
+        named = [self._get(self.config_init, name) for name in (*_ALWAYS_MADE, *ALWAYS_ON)]
         ours = [RunDirectory(self.config_text), RunState(stoppers(yaml.safe_load(self.config_text)["trainer"]))]
         options = {**config, **kwargs}
         always = settle_trainer(options, [*filter(None, named), *ours])

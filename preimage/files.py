@@ -7,7 +7,6 @@ import glob
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -100,22 +99,6 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its writer holds it
             if not _is_foreign(path):
                 path.unlink()
-
-
-def cached_folder(folder: Path, is_whole: Callable[[Path], bool], build: Callable[[Path], Any]) -> None:
-    """Fills a folder unless it is whole: of several processes, also of other runs and nodes, one, and the others wait.
-
-    Args:
-        folder: The folder.
-        is_whole: Whether there is nothing to be done.
-        build: Fills the folder that it is called with, which then takes this one's place.
-    """
-    if not is_whole(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f"{folder.name}.lock"), math.inf):
-            if not is_whole(folder):
-                with whole_folder(folder) as building:
-                    build(building)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class KNNProbe(OutputCallback):
             return
         known = kept["label"] >= 0
         codes, labels = kept["code"][known].flatten(1), kept["label"][known].to(pl_module.device)
-        memory, memory_labels = training_codes(trainer, pl_module)
+        memory, memory_labels = _training_codes(trainer, pl_module)
         # As many classes as the data has, and not as the labels that this split happens to show.
         num_classes = len(trainer.datamodule.class_names)  # type: ignore[attr-defined]
         metrics = MetricCollection(
@@ -70,13 +70,8 @@ class KNNProbe(OutputCallback):
         pl_module.log_dict(metrics.compute())
 
 
-def training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tensor, Tensor]:
-    """Codes `(N, D)` and labels `(N,)` of all labelled training images as they are, on every rank, on the CPU.
-
-    Args:
-        trainer: The trainer, with a data module.
-        pl_module: One of our modules.
-    """
+def _training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tensor, Tensor]:
+    """Codes `(N, D)` and labels `(N,)` of all labelled training images as they are, on every rank, on the CPU."""
     shuffled = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     once = copy(shuffled.dataset)
     once.places = once.codes = None  # an image that comes up again in an epoch is no further neighbour

@@ -13,7 +13,7 @@ from torch import Tensor
 from preimage.checks import check_range
 from preimage.progress import Progress
 
-ESTIMATE_AFTER = 60.0  # seconds of training
+_ESTIMATE_AFTER = 60.0  # seconds of training
 
 
 class ProgressBar(TQDMProgressBar):
@@ -53,7 +53,7 @@ class ProgressBar(TQDMProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         name = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._beat(trainer, name, trainer.num_training_batches, batch_idx)
-        if not self._estimated and time.monotonic() - self._train_start >= ESTIMATE_AFTER:
+        if not self._estimated and time.monotonic() - self._train_start >= _ESTIMATE_AFTER:
             self._estimate(trainer)
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:

@@ -12,7 +12,7 @@ from preimage.checks import check_range
 from .inverters import up_convolution
 from .sizes import scaled
 
-OutputActivation = Literal["sigmoid", "softmax", "tanh"]
+_OutputActivation = Literal["sigmoid", "softmax", "tanh"]
 
 
 class FaceEncoder(nn.Sequential):
@@ -67,7 +67,7 @@ class FaceDecoder(nn.Sequential):
         self,
         latent_dim: int = 2,
         width: float = 1.0,
-        output_activation: OutputActivation = "sigmoid",
+        output_activation: _OutputActivation = "sigmoid",
         out_channels: int = 3,
     ) -> None:
         check_range("FaceDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels)

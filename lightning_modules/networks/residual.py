@@ -1,5 +1,7 @@
 """Residual encoder and decoder for small images, where a tight bound on the likelihood is wanted."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from preimage.checks import check_range
@@ -9,14 +11,8 @@ from .gaussian import GaussianEncoder
 from .sizes import halved
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and SiLU, around which the input is carried (arXiv 1603.05027).
-
-    Maps feature maps `(B, channels, H, W)` to the same shape.
-
-    Args:
-        channels: Channels of the feature map.
-    """
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and SiLU, around which the input is carried (arXiv 1603.05027)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,9 +26,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Adds what the layers find to the features."""
-        found: Tensor = self.layers(features)
-        return features + found
+        return features + cast(Tensor, self.layers(features))
 
 
 class ResidualGaussianEncoder(GaussianEncoder):
@@ -56,9 +50,9 @@ class ResidualGaussianEncoder(GaussianEncoder):
         size = halved(image_size, 2)
         trunk = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, stride=2, padding=1),
-            *(ResidualBlock(width) for _ in range(blocks)),
+            *(_ResidualBlock(width) for _ in range(blocks)),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            *(ResidualBlock(2 * width) for _ in range(blocks)),
+            *(_ResidualBlock(2 * width) for _ in range(blocks)),
             nn.BatchNorm2d(2 * width),
             nn.SiLU(),
             nn.Flatten(),
@@ -88,9 +82,9 @@ class ResidualDecoder(SigmoidDecoder):
         super().__init__(
             nn.Linear(latent_dim, 2 * width * size * size),
             nn.Unflatten(1, (2 * width, size, size)),
-            *(ResidualBlock(2 * width) for _ in range(blocks)),
+            *(_ResidualBlock(2 * width) for _ in range(blocks)),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-            *(ResidualBlock(width) for _ in range(blocks)),
+            *(_ResidualBlock(width) for _ in range(blocks)),
             nn.BatchNorm2d(width),
             nn.SiLU(),
             nn.ConvTranspose2d(width, out_channels, 4, stride=2, padding=1),

@@ -50,6 +50,7 @@ class VAE(Autoencoder):
 
     encoder: GaussianEncoder
     decoder: SigmoidDecoder
+    pixel_log_variance: Tensor
 
     def __init__(
         self,
@@ -75,28 +76,19 @@ class VAE(Autoencoder):
             )
         if not isinstance(decoder, SigmoidDecoder):
             self.decoder = SigmoidDecoder(*decoder.children())
-        if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
-            raise ValueError(
-                "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
-            )
         check_range("model", "[1, inf)", latent_dim=latent_dim, num_samples=num_samples)
         check_range("model", "(0, inf)", variance=variance)
-        check_range("model", "[0, inf)", beta=beta, free_bits=free_bits, num_importance_samples=num_importance_samples)
-        check_range("model", "[0, inf)", warmup_epochs=warmup_epochs, cycle_epochs=cycle_epochs)
-        if cycle_epochs and not (0 < warmup_epochs <= cycle_epochs and cycle_epochs > 1):
-            raise ValueError(
-                f"model.cycle_epochs={cycle_epochs} must be at least 2 and needs model.warmup_epochs from 1 to as many,"
-                f" not {warmup_epochs}"
-            )
+        check_range("model", "[0, inf)", num_importance_samples=num_importance_samples)
+        _check_weights(beta, warmup_epochs, cycle_epochs, free_bits, importance_weighted)
         if learn_variance and likelihood != "gaussian":
             raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
         self.latent_dim = latent_dim
         self.likelihood = likelihood
-        self.pixel_log_variance: Tensor
+        log_variance = torch.tensor(math.log(variance))
         if learn_variance:
-            self.pixel_log_variance = nn.Parameter(torch.tensor(math.log(variance)))
+            self.pixel_log_variance = nn.Parameter(log_variance)
         else:
-            self.register_buffer("pixel_log_variance", torch.tensor(math.log(variance)), persistent=False)
+            self.register_buffer("pixel_log_variance", log_variance, persistent=False)
         self.beta = beta
         self.warmup_epochs = warmup_epochs
         self.cycle_epochs = cycle_epochs
@@ -106,8 +98,8 @@ class VAE(Autoencoder):
         self.num_importance_samples = num_importance_samples
         self.train_metrics = mean_losses("train/", *_BOUNDS)
         for metrics in (self.val_metrics, self.test_metrics):
-            metrics.add_metrics({name: MeanLoss(name) for name in _BOUNDS})
-            metrics.add_metrics({"active_units": ActiveUnits(latent_dim)})
+            bounds = {name: MeanLoss(name) for name in _BOUNDS}
+            metrics.add_metrics({**bounds, "active_units": ActiveUnits(latent_dim)})
         if num_importance_samples:
             self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
 
@@ -189,6 +181,20 @@ class VAE(Autoencoder):
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         mean, log_variance = self.encoder.posterior(batch.images)
         return {"code": mean, "log_variance": log_variance, "label": batch.labels}
+
+
+def _check_weights(
+    beta: float, warmup_epochs: int, cycle_epochs: int, free_bits: float, importance_weighted: bool
+) -> None:
+    check_range("model", "[0, inf)", beta=beta, free_bits=free_bits)
+    check_range("model", "[0, inf)", warmup_epochs=warmup_epochs, cycle_epochs=cycle_epochs)
+    if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
+        raise ValueError("model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0")
+    if cycle_epochs and not (0 < warmup_epochs <= cycle_epochs and cycle_epochs > 1):
+        raise ValueError(
+            f"model.cycle_epochs={cycle_epochs} must be at least 2 and needs model.warmup_epochs from 1 to as many,"
+            f" not {warmup_epochs}"
+        )
 
 
 def _log_ratio(codes: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:

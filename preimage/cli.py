@@ -189,13 +189,6 @@ class PreimageCLI(LightningCLI):
             loop = f"{given.subcommand}_loop"
             check_start(config.ckpt_path, self.model, loop, getattr(self.trainer, loop).state_dict())
 
-    def _set_seed(self) -> None:
-        """Seeds all that draws, and says which option a wrong seed comes from."""
-        try:
-            super()._set_seed()
-        except ValueError as error:
-            raise ValueError(f"seed_everything: {error}") from error
-
     def _begin(self, config: Namespace, command: str) -> Start:
         """The run of this command, on which all its processes agree."""
         check_slurm()

@@ -177,11 +177,6 @@ def git_commit() -> str | None:
         return None
 
 
-def run_name(folder: Path, config: Mapping[str, Any]) -> str:
-    """Name of the experiment that a run directory belongs to: the config's, else that of the folder above."""
-    return str(config.get("name") or folder.resolve().parent.name)
-
-
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Reads a `metrics.csv`: one dictionary per row, without the cells that are empty.
 

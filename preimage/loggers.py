@@ -105,11 +105,14 @@ class GuardedLogger(Logger):
                 rank_zero_warn(f"{type(self).__name__} failed, the run goes on: {type(error).__name__}: {text}")
             return None
 
+    def _open(self) -> Any:
+        return super().experiment  # type: ignore[misc]
+
     @property
     def experiment(self) -> Any:
         """The logger's own object, or, once that could not be had, one that takes any call and does nothing."""
         if self._stand_in is None:
-            own = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
+            own = self._attempt(self._open)
             if own is not None:
                 return own
             self._stand_in = DummyLogger().experiment
@@ -132,8 +135,8 @@ class TensorBoardRunLogger(GuardedLogger, Reporter, TensorBoardLogger):
         _Foreign(self).log_picture(key, image, step)
 
 
-class _WandbLogger(WandbLogger, Reporter):
-    """What W&B is told; GuardedLogger lies around it.
+class WandbRunLogger(GuardedLogger, WandbLogger, Reporter):
+    """Lightning's WandbLogger, which never asks, never hangs and never stops a run.
 
     Args:
         project: W&B's project.
@@ -177,9 +180,8 @@ class _WandbLogger(WandbLogger, Reporter):
         """Id of the run, where it is open or was given."""
         return self.version
 
-    @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def _open(self) -> Any:
         """W&B's run, opened at the first look; offline where there is no key, or no answer from the server."""
         if self._experiment is None:
             import wandb
@@ -192,13 +194,15 @@ class _WandbLogger(WandbLogger, Reporter):
                     _look_for_server(wandb.setup().settings.base_url, self._timeouts["init_timeout"])
                     if not wandb.login(prompt=False, verify=False):
                         raise ConnectionError("there is no API key")
-                return super().experiment
+                super()._open()
             except Exception as error:
                 if mode != "online":
                     raise
                 rank_zero_warn(f"W&B: this run is logged offline, since {' '.join(str(error).split())}")
                 self._wandb_init["mode"] = "offline"
-        return super().experiment
+        run = super()._open()
+        guard_publishing(run, self._attempt)  # imports and `config` go to its service process without this logger
+        return run
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -249,17 +253,6 @@ class _WandbLogger(WandbLogger, Reporter):
             # Else W&B's service ends when the process does, where an error of its cannot be caught.
             with suppress(SystemExit):  # the service's own end
                 wandb.teardown(exit_code)
-
-
-class WandbRunLogger(GuardedLogger, _WandbLogger):
-    """Lightning's WandbLogger, which never asks, never hangs and never stops a run."""
-
-    @property
-    def experiment(self) -> Any:
-        """W&B's run, which bears that its service process ends: imports and `config` go to it without this logger."""
-        run = super().experiment
-        guard_publishing(self._experiment, self._attempt)
-        return run
 
 
 def _look_for_server(url: str, timeout: float) -> None:

@@ -36,7 +36,6 @@ from callbacks import (
     RunState,
     StopOnNaN,
 )
-from callbacks.run.scale import check_processes, check_slurm
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from lightning_modules.retired import renewed_text
@@ -47,7 +46,7 @@ from preimage.links import link
 from preimage.locks import PATIENCE
 from preimage.loggers import RunLogger, reporters, run_directory
 from preimage.parsing import OneLineErrorParser
-from preimage.processes import agree
+from preimage.processes import agree, check_processes, check_slurm
 from preimage.runs import Run, stoppers
 from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
 

@@ -13,9 +13,10 @@ LAYERS = [
     "preimage.checks preimage.locks preimage.files preimage.progress preimage.private_api",  # import no room
     "lightning_modules",
     "datamodules",
-    "preimage.trainer_options preimage.runs preimage.processes preimage.loggers",  # what a run is
+    "preimage.trainer_options preimage.runs preimage.loggers",  # what a run is
     "callbacks",
-    "preimage.configs preimage.errors preimage.links preimage.parsing preimage.beginning preimage.cli",
+    "preimage.configs preimage.errors preimage.links preimage.parsing preimage.processes",
+    "preimage.beginning preimage.cli",
     "preimage.reporting",
     "preimage.evaluation",
     "preimage.model preimage.sweep_file preimage.commands",

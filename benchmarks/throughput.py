@@ -27,7 +27,6 @@ class PerItemImages(Dataset[Tensor]):
     """The usual way: one PIL image, one conversion and one Python call per image `(1, 28, 28)` in [0, 1]."""
 
     def __init__(self, data: MNISTDataModule) -> None:
-        """Takes the images of a data module."""
         self.data = data.train_set
 
     def __len__(self) -> int:

@@ -20,6 +20,9 @@ class OutputCallback(Callback):
         pools: Whether codes are kept as the vectors of probes, of which tokens and maps need far less memory.
         every_rank: Whether all processes keep those of their share, and not the first alone.
         kept: What `collect` has kept of the split; empty at its first batch.
+
+    Args:
+        every_n_epochs: Look at every n-th epoch, and at the test; 0 for the test alone.
     """
 
     needs: tuple[str, ...] = ()
@@ -29,11 +32,6 @@ class OutputCallback(Callback):
     every_rank = False
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        """Sets how often to look.
-
-        Args:
-            every_n_epochs: Look at every n-th epoch, and at the test; 0 for the test alone.
-        """
         check_range(type(self).__name__, "[0, inf)", every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
         self.kept: list[Any] = []

@@ -13,20 +13,18 @@ class PerImageAffine(nn.Module):
     """Rotates, shifts, scales and shears every image of a batch by its own random amount.
 
     Same parametrisation as `torchvision.transforms.v2.RandomAffine`, sampled bilinearly with zeros outside.
+
+    Args:
+        degrees: Largest rotation either way, in degrees.
+        translate: Largest shift either way, as a fraction of the height and width.
+        scale: Images are scaled by a factor between `1 - scale` and `1 + scale`.
+        shear: Largest horizontal shear either way, in degrees.
+        p: Share of the images that is transformed, in [0, 1].
     """
 
     def __init__(
         self, degrees: float = 12.0, translate: float = 0.1, scale: float = 0.1, shear: float = 8.0, p: float = 1.0
     ) -> None:
-        """Sets the ranges.
-
-        Args:
-            degrees: Largest rotation either way, in degrees.
-            translate: Largest shift either way, as a fraction of the height and width.
-            scale: Images are scaled by a factor between `1 - scale` and `1 + scale`.
-            shear: Largest horizontal shear either way, in degrees.
-            p: Share of the images that is transformed, in [0, 1].
-        """
         super().__init__()
         check_range("PerImageAffine", "[0, inf)", degrees=degrees, translate=translate)
         check_range("PerImageAffine", "[0, 1)", scale=scale)

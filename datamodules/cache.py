@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preimage.files import reserve, whole_folder
+from preimage.files import reserve, whole_folder, write_json
 from preimage.locks import locked
 
 
@@ -62,5 +62,5 @@ def cached_array(
         with whole_folder(folder) as building:
             reserve(building / path.name, size, mend)
             beside = fill(building / path.name)
-            (building / "done.json").write_text(json.dumps(beside))
+            write_json(building / "done.json", beside)
     return mapped(path, shape, dtype), beside

@@ -22,20 +22,18 @@ class DecodedImagesDataModule(InMemoryDataModule):
 
     A subclass says which images these are in `_find`, which of them form each split in `_split`, and how the files are
     `expected` to be laid out.
+
+    Args:
+        root: Folder or zip file.
+        image_size: Height and width, in pixels; the middle square of each image is resized to it.
+        on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
+        kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
     """
 
     expected = EXPECTED
     channels = 3
 
     def __init__(self, root: str, image_size: int, on_bad_image: OnBadImage = "error", **kwargs: Any) -> None:
-        """Chooses the images; nothing is read yet.
-
-        Args:
-            root: Folder or zip file.
-            image_size: Height and width, in pixels; the middle square of each image is resized to it.
-            on_bad_image: Stop at an image that cannot be read, or `skip` it and list it in the run's `bad_images.json`.
-            kwargs: Batch size, augmentations and cache, see `InMemoryDataModule`.
-        """
         super().__init__(**kwargs)
         check_range("data", "[1, inf)", image_size=image_size)
         self.root = Path(root)

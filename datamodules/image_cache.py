@@ -24,7 +24,7 @@ from preimage.progress import Progress
 from .cache import cached_array, mapped
 from .source import Source
 
-VERSION = 2  # of the decoding: another number makes every cache anew
+_VERSION = 2  # of the decoding: another number makes every cache anew
 CHUNK = 64
 #: What is opened, whatever a file is called: PIL also knows formats that start other programs, as EPS does Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "TGA")
@@ -156,7 +156,7 @@ def _key(source: Source, names: list[str], size: int) -> str:
     stat = source.root.stat()
     origin = [str(source.root.absolute()), *((stat.st_size, stat.st_mtime_ns) if source.root.is_file() else ())]
     listing = [[name, source.sizes[name], source.changed.get(name)] for name in names]
-    return hashlib.sha256(json.dumps([VERSION, size, origin, listing]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_VERSION, size, origin, listing]).encode()).hexdigest()[:32]
 
 
 class _Chunks(Dataset[dict[str, str]]):

@@ -15,8 +15,8 @@ from .source import Source
 from .splits import stratified_split
 from .tables import Wanted
 
-TINY_IMAGENET = re.compile(r"(^|/)train/n\d{8}/images/")
-IDX = re.compile(r"-(images-idx3|labels-idx1)-ubyte")
+_TINY_IMAGENET = re.compile(r"(^|/)train/n\d{8}/images/")
+_IDX = re.compile(r"-(images-idx3|labels-idx1)-ubyte")
 
 
 class ImageFolderDataModule(DecodedImagesDataModule):
@@ -26,6 +26,19 @@ class ImageFolderDataModule(DecodedImagesDataModule):
     Kaggle form (a CSV of file names and labels beside the images) and images without labels, which get label -1, are
     told apart by looking; what can be taken in two ways is refused, and what is left out is said. Splits that the tree
     lacks are drawn by class and seed. The images are decoded once, into a cache on disk, from which later starts read.
+
+    Args:
+        root: Folder or zip file.
+        image_size: Height and width, in pixels; the middle square of each image is resized to it.
+        layout: How the images are laid out; `auto` looks. `folders` takes every folder for a class, whatever it is
+            called, `splits` reads no table, and `flat` takes all images without labels.
+        val_fraction: Share of the images for validation, where the tree has no such split, in [0, 1].
+        test_fraction: Share of the images for the test, where the tree has no such split, in [0, 1].
+        split_seed: Seed of the splits that the tree does not have.
+        table: File of labels, its path in `root` or elsewhere; by default every CSV that names images and labels.
+        filename_column: Its column of file names, by default that which names images.
+        label_column: Its column of labels, by default that which is called so, or the only other one.
+        kwargs: See `DecodedImagesDataModule`.
     """
 
     def __init__(
@@ -41,21 +54,6 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         label_column: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Chooses the images and their splits; nothing is read yet.
-
-        Args:
-            root: Folder or zip file.
-            image_size: Height and width, in pixels; the middle square of each image is resized to it.
-            layout: How the images are laid out; `auto` looks. `folders` takes every folder for a class, whatever it is
-                called, `splits` reads no table, and `flat` takes all images without labels.
-            val_fraction: Share of the images for validation, where the tree has no such split, in [0, 1].
-            test_fraction: Share of the images for the test, where the tree has no such split, in [0, 1].
-            split_seed: Seed of the splits that the tree does not have.
-            table: File of labels, its path in `root` or elsewhere; by default every CSV that names images and labels.
-            filename_column: Its column of file names, by default that which names images.
-            label_column: Its column of labels, by default that which is called so, or the only other one.
-            kwargs: See `DecodedImagesDataModule`.
-        """
         super().__init__(root, image_size, **kwargs)
         check_range("data", "[0, 1]", val_fraction=val_fraction, test_fraction=test_fraction)
         if val_fraction + test_fraction > 1:
@@ -72,9 +70,9 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         self.split_seed = split_seed
 
     def _find(self, source: Source) -> ImageTree:
-        if self.layout == "auto" and any(map(TINY_IMAGENET.search, source.sizes)):
+        if self.layout == "auto" and any(map(_TINY_IMAGENET.search, source.sizes)):
             raise ValueError(f"{self.root} is a tree of Tiny ImageNet: --data TinyImageNetDataModule takes it")
-        if any(map(IDX.search, source.sizes)) and not source.images():
+        if any(map(_IDX.search, source.sizes)) and not source.images():
             raise ValueError(f"{self.root} holds IDX files: --data MNISTDataModule takes them")
         tree = find_images(source, self.layout, self.wanted)
         self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # before anything is decoded

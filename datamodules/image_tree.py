@@ -12,8 +12,8 @@ from .splits import SplitName, split_named
 from .tables import TABLES, Unused, Wanted, from_tables
 
 Layout = Literal["auto", "folders", "splits", "csv", "flat"]
-NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-TELL = "--data.layout folders takes every folder for a class, flat none"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_TELL = "--data.layout folders takes every folder for a class, flat none"
 #: Path of an image, and the parts of that path below some folder.
 _Image = tuple[str, list[str]]
 
@@ -78,7 +78,7 @@ def find_images(
         labelled += [Entry(name, None, None) for name in names if name not in kept]
         kept.update(names)
     notes += _left_out(source, names, kept, wanted)
-    if all(map(NUMBER.fullmatch, classes)):
+    if all(map(_NUMBER.fullmatch, classes)):
         classes.sort(key=Decimal)
     index: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     paths, labels, splits = map(list, zip(*labelled, strict=True))
@@ -139,7 +139,7 @@ def _by_class_folder(
     loose = [name for name, parts in images if len(parts) == 1]
     classes = sorted({parts[0] for _, parts in images if len(parts) > 1})
     if len(images) / 2 < len(loose) < len(images):
-        raise ValueError(f"{len(loose)} images, as {loose[0]}, lie beside {_some(classes)}: are these classes? {TELL}")
+        raise ValueError(f"{len(loose)} images, as {loose[0]}, lie beside {_some(classes)}: are these classes? {_TELL}")
     for outer in classes if len(classes) > 2 else []:
         inner = {parts[1] for _, parts in images if parts[0] == outer and len(parts) > 2}
         if inner == {*classes} - {outer}:
@@ -208,7 +208,7 @@ def _by_tree(
     if beside and (strange or (set(splits) == {"train"} and not known)):
         folder, others = splits[strange[0] if strange else "train"][0], _some(sorted({parts[0] for _, parts in beside}))
         raise ValueError(
-            f"{folder}/ beside {others} may be a class or a split: {TELL}, or put the others into train/CLASS/"
+            f"{folder}/ beside {others} may be a class or a split: {_TELL}, or put the others into train/CLASS/"
         )
     for split in ("val", "test"):
         entries += _by_class_folder(images.get(split, []), split, known)
@@ -230,7 +230,7 @@ def _one_spelling(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     trained = {plain[str(entry.label)] for entry in entries if entry.split in (None, "train")}
     names = sorted(set(plain.values()), key=lambda name: (len(name), name))
     first: dict[Decimal, str] = {}
-    spelled = {name: first.setdefault(Decimal(name), name) for name in names if NUMBER.fullmatch(name)}
+    spelled = {name: first.setdefault(Decimal(name), name) for name in names if _NUMBER.fullmatch(name)}
     same = defaultdict(list)
     for name in sorted(trained):
         same[folded(name)].append(name)

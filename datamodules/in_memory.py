@@ -21,19 +21,18 @@ from .resumable import ResumableLoader, ResumableSampler
 
 
 class InMemoryImages(Dataset[Batch]):
-    """Images and labels as whole tensors; a batch is one indexing operation."""
+    """Images and labels as whole tensors; a batch is one indexing operation.
+
+    Args:
+        images: uint8 images `(N, C, H, W)`.
+        labels: Class indices `(N,)`, -1 for an image whose label is not given.
+        places: Which images an epoch holds, as often as each is named `(M,)`; by default every one once.
+        names: File names of the images, if they come from files.
+    """
 
     def __init__(
         self, images: Tensor, labels: Tensor, places: Tensor | None = None, names: Sequence[str] | None = None
     ) -> None:
-        """Keeps the tensors as they are.
-
-        Args:
-            images: uint8 images `(N, C, H, W)`.
-            labels: Class indices `(N,)`, -1 for an image whose label is not given.
-            places: Which images an epoch holds, as often as each is named `(M,)`; by default every one once.
-            names: File names of the images, if they come from files.
-        """
         self.images = images
         self.labels = labels
         self.places = places
@@ -69,6 +68,15 @@ class InMemoryDataModule(LightningDataModule):
     """Serves uint8 images batch-wise and turns them into floats in [0, 1] on the device.
 
     A subclass fills `train_set`, `val_set`, `test_set` and `class_names` (empty where there are no labels) in `setup`.
+
+    Args:
+        batch_size: Images per batch and device.
+        augmentations: Transforms of float batches `(B, C, H, W)` in [0, 1], applied in order to training batches on
+            the device: `PerImageAffine`, or any of `kornia.augmentation` or `torchvision.transforms.v2` (which
+            treats all images of a batch alike).
+        predict_split: The split that `predict` goes through.
+        cache_dir: Folder of decoded images and cached codes, by default `preimage` in the user's cache folder.
+        code_cache_limit_gb: Largest size of the cached codes of a split on disk, in gigabytes.
     """
 
     train_set: InMemoryImages
@@ -84,17 +92,6 @@ class InMemoryDataModule(LightningDataModule):
         cache_dir: str | None = None,
         code_cache_limit_gb: float = 20.0,
     ) -> None:
-        """Sets what all in-memory data sets share.
-
-        Args:
-            batch_size: Images per batch and device.
-            augmentations: Transforms of float batches `(B, C, H, W)` in [0, 1], applied in order to training batches on
-                the device: `PerImageAffine`, or any of `kornia.augmentation` or `torchvision.transforms.v2` (which
-                treats all images of a batch alike).
-            predict_split: The split that `predict` goes through.
-            cache_dir: Folder of decoded images and cached codes, by default `preimage` in the user's cache folder.
-            code_cache_limit_gb: Largest size of the cached codes of a split on disk, in gigabytes.
-        """
         super().__init__()
         check_range("data", "[1, 1e9]", batch_size=batch_size)
         check_range("data", "[0, inf]", code_cache_limit_gb=code_cache_limit_gb)

@@ -18,17 +18,17 @@ from .in_memory import InMemoryDataModule, InMemoryImages
 from .source import Source
 from .splits import balanced_subset, stratified_split
 
-DIGITS = [str(digit) for digit in range(10)]
+_DIGITS = [str(digit) for digit in range(10)]
 
 
-CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+_CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 #: torchvision's name of each data set, and the names of its classes.
 SOURCES = {
-    "mnist": ("MNIST", DIGITS),
-    "fashion_mnist": ("FashionMNIST", CLOTHES),
+    "mnist": ("MNIST", _DIGITS),
+    "fashion_mnist": ("FashionMNIST", _CLOTHES),
     "kmnist": ("KMNIST", ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]),
 }
-FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
 class MNISTDataModule(InMemoryDataModule):
@@ -36,6 +36,23 @@ class MNISTDataModule(InMemoryDataModule):
 
     The official test images are the test split, and the validation split is a stratified draw from the training images.
     `digits5k` has no official test images: a stratified draw of 1,000 takes their place.
+
+    Args:
+        dataset: Which images; `digits5k` needs no files.
+        root: Folder with the IDX files, plain or gzipped: in torchvision's layout (`root/MNIST/raw`), or directly.
+        download: Fetch missing files into `root` with torchvision.
+        val_size: Number of images in the validation split, 0 for none; by default 5000, of `digits5k` 500.
+        split_seed: Seed of the validation split (and of the test split of `digits5k`).
+        num_labels: Keep the labels of this many training images, the same number for every class.
+        label_seed: Seed of the draw of `num_labels` images.
+        keep_unlabeled: Keep the other training images, with label -1, instead of leaving them out.
+        label_repeat: Times that an image with a label comes up in an epoch, for once that one without a label does,
+            so that batches hold enough of the few; with `keep_unlabeled`.
+        binarize_seed: Draw every pixel of every split once as black or white, by this seed, white with a
+            probability of its intensity (Salakhutdinov and Murray 2008); without a seed pixels stay gray.
+        repeat: Passes over the training images in one epoch; with a handful of labels it keeps epochs worth a
+            validation.
+        kwargs: Batch size and augmentations, see `InMemoryDataModule`.
     """
 
     image_size = 28
@@ -57,25 +74,6 @@ class MNISTDataModule(InMemoryDataModule):
         repeat: int = 1,
         **kwargs: Any,
     ) -> None:
-        """Chooses the data set and its splits; nothing is read yet.
-
-        Args:
-            dataset: Which images; `digits5k` needs no files.
-            root: Folder with the IDX files, plain or gzipped: in torchvision's layout (`root/MNIST/raw`), or directly.
-            download: Fetch missing files into `root` with torchvision.
-            val_size: Number of images in the validation split, 0 for none; by default 5000, of `digits5k` 500.
-            split_seed: Seed of the validation split (and of the test split of `digits5k`).
-            num_labels: Keep the labels of this many training images, the same number for every class.
-            label_seed: Seed of the draw of `num_labels` images.
-            keep_unlabeled: Keep the other training images, with label -1, instead of leaving them out.
-            label_repeat: Times that an image with a label comes up in an epoch, for once that one without a label does,
-                so that batches hold enough of the few; with `keep_unlabeled`.
-            binarize_seed: Draw every pixel of every split once as black or white, by this seed, white with a
-                probability of its intensity (Salakhutdinov and Murray 2008); without a seed pixels stay gray.
-            repeat: Passes over the training images in one epoch; with a handful of labels it keeps epochs worth a
-                validation.
-            kwargs: Batch size and augmentations, see `InMemoryDataModule`.
-        """
         super().__init__(**kwargs)
         if val_size is None:
             val_size = 500 if dataset == "digits5k" else 5000
@@ -124,7 +122,7 @@ class MNISTDataModule(InMemoryDataModule):
         if hasattr(self, "train_set"):
             return
         if self.dataset == "digits5k":
-            self.class_names = DIGITS
+            self.class_names = _DIGITS
             images, labels = _digits5k()
             train, test = stratified_split(labels, 1000, self.split_seed)
             images, labels, test_images, test_labels = images[train], labels[train], images[test], labels[test]
@@ -161,7 +159,7 @@ class MNISTDataModule(InMemoryDataModule):
         """The four IDX files, images before labels and training before test."""
         folders = [self.root / SOURCES[self.dataset][0] / "raw", self.root / "raw", self.root]
         files = []
-        for name in FILES:
+        for name in _FILES:
             paths = [folder / f"{name}-ubyte{suffix}" for folder in folders for suffix in ("", ".gz")]
             if not (there := [path for path in paths if path.is_file()]):
                 raise FileNotFoundError(

@@ -14,7 +14,6 @@ class ResumableSampler(DistributedSampler[int]):
     """
 
     def __init__(self, dataset: Sized, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
-        """Starts at the beginning of epoch 0."""
         super().__init__(dataset, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self._start = 0
         self._rest: Iterator[int] | None = None

@@ -31,19 +31,18 @@ class Entry(NamedTuple):
 
 
 class Source:
-    """The files of a folder or of a zip file, by their path in it; nothing is ever unpacked to disk."""
+    """The files of a folder or of a zip file, by their path in it; nothing is ever unpacked to disk.
+
+    Args:
+        root: A folder or a `.zip` file.
+        expected: How the files should be laid out, for the error where there are none.
+
+    Raises:
+        FileNotFoundError: There is neither.
+        ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
+    """
 
     def __init__(self, root: Path, expected: str = EXPECTED) -> None:
-        """Lists the files; links in a folder are followed, but none is read twice.
-
-        Args:
-            root: A folder or a `.zip` file.
-            expected: How the files should be laid out, for the error where there are none.
-
-        Raises:
-            FileNotFoundError: There is neither.
-            ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
-        """
         self.root = root
         #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
         self.changed: dict[str, int] = {}

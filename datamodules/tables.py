@@ -15,23 +15,23 @@ from .source import SUFFIXES, Entry, Source, folded, is_hidden
 from .splits import SplitName, split_named, split_of_path
 
 TABLES = (".csv", ".tsv")
-DELIMITERS = ",;\t|"
-HEAD = 20  # rows by which a table is judged
+_DELIMITERS = ",;\t|"
+_HEAD = 20  # rows by which a table is judged
 #: Names of columns without blanks, separators and case; those that come first are taken first.
-FILENAMES = [
+_FILENAMES = [
     *("filename", "file", "filenames", "filepath", "filepaths", "path", "imagepath", "imagefile", "imagefilename"),
     *("imagename", "image", "images", "img", "imgname", "imgpath", "imageid", "imgid", "id", "name"),
 ]
-LABELS = [
+_LABELS = [
     {"label", "labels"},
     {"class", "classes", "classname", "category", "categoryname", "target", "labelname"},
     {"classid", "classindex", "labelid", "labelindex", "categoryid"},
 ]
-ANY_LABEL = set().union(*LABELS)
-SPLITS = {"split", "subset", "set", "dataset", "partition", "phase", "fold"}
+_ANY_LABEL = set().union(*_LABELS)
+_SPLITS = {"split", "subset", "set", "dataset", "partition", "phase", "fold"}
 #: What programs write for a label that is not known; NA and None may be classes.
-NO_LABEL = {"", "nan", "null", "<na>", "#n/a", "n/a"}
-INDEX = re.compile(r"|index|unnamed\d*")  # what pandas writes before the columns
+_NO_LABEL = {"", "nan", "null", "<na>", "#n/a", "n/a"}
+_INDEX = re.compile(r"|index|unnamed\d*")  # what pandas writes before the columns
 
 
 class Wanted(NamedTuple):
@@ -119,7 +119,7 @@ class _Table:
         rows = self._rows(self._decode(data))
         self.columns = next(rows, (0, []))[1]
         self.plain = [_plain(column) for column in self.columns]
-        self.head = list(islice(rows, HEAD))
+        self.head = list(islice(rows, _HEAD))
         self.rows = chain(self.head, rows)
 
     def _decode(self, data: bytes) -> str:
@@ -141,7 +141,7 @@ class _Table:
             stream.seek(0)
         start, line = stream.tell(), 0
         try:
-            delimiter = said[1] if said else _delimiter(list(islice(stream, HEAD)))
+            delimiter = said[1] if said else _delimiter(list(islice(stream, _HEAD)))
             stream.seek(start)
             reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
             for cells in reader:
@@ -166,13 +166,13 @@ class _Table:
         files = self._filename_columns(images, wanted.filename_column)
         if len(files) != 1:
             say = "several may name" if files else "none names"
-            known = not ANY_LABEL.union(FILENAMES).isdisjoint(self.plain)
+            known = not _ANY_LABEL.union(_FILENAMES).isdisjoint(self.plain)
             return Unused(f"{has}: {say} the images (--data.filename_column)", unclear=known or bool(files))
         file, header = files[0], self.columns[files[0]]
         if re.search(r"\d|\.", header) and images.of(header, self.folder, self.split):
             raise ValueError(f"{self.where} has no header, its first row names {header}: add one, as filename,label")
-        rest = [i for i, name in enumerate(self.plain) if i != file and not INDEX.fullmatch(name)]
-        splits = [i for i in rest if self.plain[i] in SPLITS]
+        rest = [i for i, name in enumerate(self.plain) if i != file and not _INDEX.fullmatch(name)]
+        splits = [i for i in rest if self.plain[i] in _SPLITS]
         labels = self._label_columns([i for i in rest if i not in splits], wanted.label_column)
         if len(labels) != 1:
             say = "several may hold" if labels else "none holds"
@@ -186,7 +186,7 @@ class _Table:
             name = self.columns[splits[0]]
             self.notes.append(f"{self.where}: {name} does not hold train, val and test: it is not read")
         entries = [self._entry(images, line, cells, file, label, split) for line, cells in rows]
-        guessed = not any(wanted) and self.plain[label] not in ANY_LABEL
+        guessed = not any(wanted) and self.plain[label] not in _ANY_LABEL
         return (self._doubt(images, self.columns[label], entries) if guessed else None) or entries
 
     def _doubt(self, images: "_Images", column: str, entries: list[tuple[Entry, str]]) -> Unused | None:
@@ -211,18 +211,18 @@ class _Table:
         """The column whose cells name images, and where none does, that which says so; several of equal right."""
         if asked is not None:
             return self._called(asked)
-        ranks = [FILENAMES.index(name) if name in FILENAMES else len(FILENAMES) for name in self.plain]
+        ranks = [_FILENAMES.index(name) if name in _FILENAMES else len(_FILENAMES) for name in self.plain]
         cells = [{row[i] for _, row in self.head if len(row) > i} for i in range(len(self.columns))]
         hits = [sum(bool(images.of(cell, self.folder, self.split)) for cell in column) for column in cells]
-        columns = [i for i, name in enumerate(self.plain) if hits[i] and name not in ANY_LABEL]
-        columns = columns or [i for i, rank in enumerate(ranks) if rank < FILENAMES.index("id")]
+        columns = [i for i, name in enumerate(self.plain) if hits[i] and name not in _ANY_LABEL]
+        columns = columns or [i for i, rank in enumerate(ranks) if rank < _FILENAMES.index("id")]
         best = min(((ranks[i], -hits[i]) for i in columns), default=None)
         return [i for i in columns if (ranks[i], -hits[i]) == best]
 
     def _label_columns(self, rest: list[int], asked: str | None) -> list[int]:
         if asked is not None:
             return self._called(asked)
-        tiers = ([i for i in rest if self.plain[i] in tier] for tier in LABELS)
+        tiers = ([i for i in rest if self.plain[i] in tier] for tier in _LABELS)
         return next(filter(None, tiers), rest)
 
     def _names_splits(self, column: int) -> bool:
@@ -235,7 +235,7 @@ class _Table:
         if any(cells[len(self.columns) :]):
             raise ValueError(f"{row} has {len(cells)} cells for {len(self.columns)} columns: quote what holds a comma")
         cells = cells + [""] * (len(self.columns) - len(cells))
-        if cells[label].lower() in NO_LABEL:
+        if cells[label].lower() in _NO_LABEL:
             what = f"no label to {cells[file]}" if not cells[label] else f"{cells[file]} the label {cells[label]}"
             raise ValueError(f"{row} gives {what}: add it, or remove the row")
         name, own = images.one(cells[file], self.folder, self.split, row), self.split
@@ -321,4 +321,4 @@ def _delimiter(lines: list[str]) -> str:
             counts = []
         return len(set(counts)) == 1 and counts[0] > 1, counts[0] if counts else 0
 
-    return max(DELIMITERS, key=merit)
+    return max(_DELIMITERS, key=merit)

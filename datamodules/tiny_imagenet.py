@@ -18,7 +18,7 @@ from .decoded_images import DecodedImagesDataModule
 from .image_tree import ImageTree
 from .source import Source
 
-IN_CLASS = re.compile(r"((?:.*/)?)train/(n\d{8})/")
+_IN_CLASS = re.compile(r"((?:.*/)?)train/(n\d{8})/")
 
 
 class TinyImageNetDataModule(DecodedImagesDataModule):
@@ -27,6 +27,17 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
     All splits are drawn from `train/`: a fixed number of images of each class for the test, the rest for training and
     validation. A test image stays one whichever other classes are chosen. Only the chosen classes are decoded, once,
     into a cache on disk, from which later starts read.
+
+    Args:
+        root: Folder or zip file.
+        image_size: Height and width, in pixels, to which images are resized.
+        num_classes: Number of classes, drawn from those in `wnids.txt`, or in `train/` where there is no such file.
+        class_seed: Seed of the draw of classes; by one seed, a larger draw holds the smaller ones.
+        wnids: WordNet ids of the classes, as `n01443537`, to take these instead of drawing them.
+        val_fraction: Share for validation of the images that are not for the test, in [0, 1).
+        test_per_class: Number of test images of each class.
+        split_seed: Seed of the splits.
+        kwargs: See `DecodedImagesDataModule`.
     """
 
     expected = "train/WNID/images/*.JPEG, wnids.txt and words.txt, at any depth"
@@ -43,19 +54,6 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
         split_seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Chooses the classes and their splits; nothing is read yet.
-
-        Args:
-            root: Folder or zip file.
-            image_size: Height and width, in pixels, to which images are resized.
-            num_classes: Number of classes, drawn from those in `wnids.txt`, or in `train/` where there is no such file.
-            class_seed: Seed of the draw of classes; by one seed, a larger draw holds the smaller ones.
-            wnids: WordNet ids of the classes, as `n01443537`, to take these instead of drawing them.
-            val_fraction: Share for validation of the images that are not for the test, in [0, 1).
-            test_per_class: Number of test images of each class.
-            split_seed: Seed of the splits.
-            kwargs: See `DecodedImagesDataModule`.
-        """
         super().__init__(root, image_size, **kwargs)
         check_range("data", "[1, inf)", num_classes=num_classes, test_per_class=test_per_class)
         check_range("data", "[0, 1)", val_fraction=val_fraction)
@@ -72,7 +70,7 @@ class TinyImageNetDataModule(DecodedImagesDataModule):
         members: dict[str, list[str]] = defaultdict(list)
         folders = set()
         for name in source.images():
-            if match := IN_CLASS.match(name):
+            if match := _IN_CLASS.match(name):
                 folders.add(match[1])
                 members[match[2]].append(name)
         if not folders:

@@ -25,17 +25,16 @@ def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 class Autoencoder(EncoderModule):
-    """Rebuilds images from their codes; the loss is the mean squared error over all pixels."""
+    """Rebuilds images from their codes; the loss is the mean squared error over all pixels.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+        decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
+            the target is the data's image resized to it.
+        kwargs: How the encoder starts and what trains, see `EncoderModule`.
+    """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, **kwargs: Any) -> None:
-        """Joins an encoder and a decoder.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
-            decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
-                the target is the data's image resized to it.
-            kwargs: How the encoder starts and what trains, see `EncoderModule`.
-        """
         super().__init__(encoder, **kwargs)
         self.decoder = decoder
         self.train_metrics = mean_losses("train/")

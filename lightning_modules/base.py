@@ -72,7 +72,7 @@ class StepOutput(TypedDict, total=False):
 # What runs commands, opens files or connects is not even imported, for a configuration or for a checkpoint's.
 set_parsing_settings(import_path_denylist=[])  # no more than jsonargparse's own list, which this enforces
 
-FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
+_FLOAT16_EPS = 1e-4  # of an optimiser; the usual 1e-8 is 0 in float16
 _PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 
 
@@ -87,6 +87,18 @@ class EncoderModule(LightningModule):
     - `decode(code)` and `reconstruct(images)` give images `(B, C, h, w)` in [0, 1], where there is a decoder;
     - `classify(images)` gives logits `(B, num_classes)`, where there is a head;
     - `sample(count)` draws images `(count, C, h, w)` in [0, 1], where there is a prior.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+        encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
+            directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
+        freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
+        cache_codes: Run a frozen encoder once over the images and train on the stored codes; the images must come
+            from one of our data modules, without augmentation.
+        encoder_lr: Learning rate of the encoder, if another than the optimiser's.
+        optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
+        scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch, and
+            `ReduceLROnPlateau` after every validation, on its `monitor` (`val/loss`).
     """
 
     #: Whether the model needs images besides cached codes: those that rebuild them do.
@@ -107,20 +119,6 @@ class EncoderModule(LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        """Stores the encoder and how it is trained.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
-            encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
-                directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
-            freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
-            cache_codes: Run a frozen encoder once over the images and train on the stored codes; the images must come
-                from one of our data modules, without augmentation.
-            encoder_lr: Learning rate of the encoder, if another than the optimiser's.
-            optimizer: The optimiser; without one it is Adam with a learning rate of 1e-3.
-            scheduler: The learning rate schedule; `OneCycle` steps per batch, torch's own per epoch, and
-                `ReduceLROnPlateau` after every validation, on its `monitor` (`val/loss`).
-        """
         super().__init__()
         if cache_codes and not freeze_encoder:
             raise ValueError("model.cache_codes needs an encoder that stays as it is: set model.freeze_encoder true")
@@ -347,11 +345,11 @@ class EncoderModule(LightningModule):
             )
         for group in optimizer.param_groups:
             check_range("optimizer", "[0, inf)", lr=float(group["lr"]))
-            if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < FLOAT16_EPS:
+            if group["params"][0].dtype == torch.float16 and 0 < group.get("eps", 0) < _FLOAT16_EPS:
                 rank_zero_info(
-                    f"eps of the optimizer: {FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
+                    f"eps of the optimizer: {_FLOAT16_EPS}, since {group['eps']} is 0 in trainer.precision=16-true"
                 )
-                group["eps"] = FLOAT16_EPS
+                group["eps"] = _FLOAT16_EPS
         for callback in () if trainer is None else trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and callback.strict:
                 self._check_measured("EarlyStopping", callback.monitor)

@@ -26,6 +26,19 @@ class ClassifierReconstructor(Autoencoder):
 
     With `reconstruction="detached"` the classifier learns exactly as with `none`, bit for bit on the CPU, as long as no
     clipping of the gradient's norm (`trainer.gradient_clip_val`) ties the two together.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, latent_dim)`.
+        decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
+            the target is the data's image resized to it.
+        latent_dim: Length of the code; that of `num_classes` makes the code the logits.
+        num_classes: Number of classes.
+        reconstruction: Train the encoder on both errors (`joint`), train the decoder on the code without touching
+            the classifier (`detached`: the inversion of a classifier), or train no decoder (`none`).
+        reconstruction_weight: Weight of the mean squared error beside the cross-entropy.
+        class_weights: Weight of each class in the cross-entropy, or `balanced`: inversely proportional to the
+            class's share of the training split, 1 on average over its images.
+        kwargs: How the encoder starts and what trains, see `EncoderModule`.
     """
 
     num_classes: int
@@ -41,21 +54,6 @@ class ClassifierReconstructor(Autoencoder):
         class_weights: list[float] | Literal["balanced"] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Joins an encoder, a decoder and what reads the logits off the code.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, latent_dim)`.
-            decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
-                the target is the data's image resized to it.
-            latent_dim: Length of the code; that of `num_classes` makes the code the logits.
-            num_classes: Number of classes.
-            reconstruction: Train the encoder on both errors (`joint`), train the decoder on the code without touching
-                the classifier (`detached`: the inversion of a classifier), or train no decoder (`none`).
-            reconstruction_weight: Weight of the mean squared error beside the cross-entropy.
-            class_weights: Weight of each class in the cross-entropy, or `balanced`: inversely proportional to the
-                class's share of the training split, 1 on average over its images.
-            kwargs: How the encoder starts and what trains, see `EncoderModule`.
-        """
         super().__init__(encoder, decoder, **kwargs)
         check_range("model", "[1, inf)", latent_dim=latent_dim)
         check_range("model", "[2, inf)", num_classes=num_classes)

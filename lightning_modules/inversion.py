@@ -15,7 +15,7 @@ from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
 from .networks.precision import full
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
-STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
+_STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
 
 
 class Inversion(Autoencoder):
@@ -25,6 +25,15 @@ class Inversion(Autoencoder):
     the reconstruction is what the code keeps. The test adds the paper's normalised error, the distance of the
     reconstruction's code from the image's (`feature_error`, relative to the latter's norm), and all errors at the
     common size of 64 x 64 (`*_64`), where decoders of any size can be compared.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
+        decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
+        encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
+            weights along.
+        standardize: Give the decoder codes of mean 0 and standard deviation 1 over all values, as measured on
+            training images; features after a ReLU are neither, and a decoder learns from them far more slowly.
+        kwargs: What trains the decoder, see `EncoderModule`.
     """
 
     code_mean: Tensor
@@ -38,17 +47,6 @@ class Inversion(Autoencoder):
         standardize: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Joins a frozen encoder and a new decoder.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
-            decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
-            encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
-                weights along.
-            standardize: Give the decoder codes of mean 0 and standard deviation 1 over all values, as measured on
-                training images; features after a ReLU are neither, and a decoder learns from them far more slowly.
-            kwargs: What trains the decoder, see `EncoderModule`.
-        """
         super().__init__(encoder, decoder, encoder_checkpoint=encoder_checkpoint, freeze_encoder=True, **kwargs)
         self.hparams.pop("freeze_encoder", None)  # given here, and no argument of this class
         self.standardize = standardize
@@ -74,7 +72,7 @@ class Inversion(Autoencoder):
         images: Any = getattr(self._data(), "train_set", None)
         if not hasattr(images, "__getitems__"):
             raise ValueError("model.standardize needs one of our data modules: set it to false for other data")
-        index = torch.linspace(0, len(images) - 1, min(STANDARDIZE_BY, len(images))).long()
+        index = torch.linspace(0, len(images) - 1, min(_STANDARDIZE_BY, len(images))).long()
         count, total, squares = 0, 0.0, 0.0  # one layer may have a gigabyte of values
         for part in index.split(16):
             batch = Batch(*images.__getitems__(part.tolist()))
@@ -112,6 +110,18 @@ class OptimizationInversion(Inversion):
     It minimises the squared distance of the codes, relative to the given one, plus the total variation of the image and
     the sixth power of its distance from gray (arXiv 1412.0035; Adam takes the place of momentum). There is nothing to
     `fit`: `preimage test` measures it, and the reconstructions are images in [0, 1] as those of a decoder.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
+        image_size: Height and width of the image that is searched.
+        channels: Channels of the image.
+        steps: Steps of gradient descent.
+        lr: Size of a step of Adam, for images in [0, 1].
+        variation_weight: Weight of the total variation: the sum of squared differences of neighbours per pixel.
+        norm_weight: Weight of the mean of `(2 x - 1) ** 6`, which keeps pixels from the ends of their range.
+        encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
+            weights along.
+        kwargs: See `EncoderModule`.
     """
 
     def __init__(
@@ -126,20 +136,6 @@ class OptimizationInversion(Inversion):
         encoder_checkpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Sets up the search.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
-            image_size: Height and width of the image that is searched.
-            channels: Channels of the image.
-            steps: Steps of gradient descent.
-            lr: Size of a step of Adam, for images in [0, 1].
-            variation_weight: Weight of the total variation: the sum of squared differences of neighbours per pixel.
-            norm_weight: Weight of the mean of `(2 x - 1) ** 6`, which keeps pixels from the ends of their range.
-            encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
-                weights along.
-            kwargs: See `EncoderModule`.
-        """
         super().__init__(encoder, nn.Identity(), encoder_checkpoint, **kwargs)
         check_range("model", "[1, inf)", image_size=image_size, channels=channels, steps=steps)
         check_range("model", "(0, inf)", lr=lr)

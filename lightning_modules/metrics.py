@@ -22,12 +22,12 @@ from torchmetrics.utilities import dim_zero_cat
 from .ssim import structural_similarity
 
 #: Words in the names of metrics, by whether less or more is better; of a name, the last word that is listed decides.
-LESS = {"loss", "mse", "rmse", "mae", "error", "kl", "nll", "entropy", "distance", "perplexity", "lpips", "fid", "kid"}
-LESS |= {"reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
-MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
-MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
+_LESS = {"loss", "mse", "rmse", "mae", "error", "kl", "nll", "entropy", "distance", "perplexity", "lpips", "fid", "kid"}
+_LESS |= {"reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
+_MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
+_MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
 
-Metrics = dict[str, Metric | MetricCollection]
+_Metrics = dict[str, Metric | MetricCollection]
 
 
 def direction(metric: str) -> Literal["min", "max"] | None:
@@ -43,10 +43,10 @@ def direction(metric: str) -> Literal["min", "max"] | None:
     if metric in ("epoch", "step"):
         return "max"
     words = re.split(r"[^a-z0-9]+", metric.lower())
-    known = [word for word in words if word in LESS or word in MORE]
+    known = [word for word in words if word in _LESS or word in _MORE]
     if not known:
         return None
-    return "max" if (known[-1] in MORE) != ("negative" in words) else "min"
+    return "max" if (known[-1] in _MORE) != ("negative" in words) else "min"
 
 
 class MeanLoss(Metric):
@@ -128,7 +128,6 @@ class NormalizedError(Metric):
     targets: list[Tensor]
 
     def __init__(self) -> None:
-        """Starts with no images."""
         super().__init__()
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("targets", [], dist_reduce_fx="cat")
@@ -176,7 +175,7 @@ class _AveragePrecision(_OfEveryClass, MulticlassAveragePrecision):  # type: ign
 
 def mean_losses(prefix: str, *names: str) -> MetricCollection:
     """The mean over a split of `value`, called `loss`, and of each other value that `update` is given by its name."""
-    metrics: Metrics = {"loss": MeanLoss(), **{name: MeanLoss(name) for name in names}}
+    metrics: _Metrics = {"loss": MeanLoss(), **{name: MeanLoss(name) for name in names}}
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
@@ -185,7 +184,7 @@ def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
 
     It is updated with `value` (the loss), `weight` (images), and `preds` and `target` `(B, C, H, W)` in [0, 1].
     """
-    metrics: Metrics = {
+    metrics: _Metrics = {
         "loss": MeanLoss(),
         "mse": MeanSquaredError(),
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
@@ -200,7 +199,7 @@ def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") ->
     It is updated with `value` (the loss), `weight` (images), `preds` (logits `(B, num_classes)`) and `target` `(B,)`.
     """
     options: dict[str, Any] = {"num_classes": num_classes, "ignore_index": -1, "validate_args": False}
-    metrics: Metrics = {
+    metrics: _Metrics = {
         loss: MeanLoss(),
         "accuracy": MulticlassAccuracy(average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
@@ -208,7 +207,7 @@ def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") ->
     return MetricCollection(metrics, prefix=prefix)
 
 
-def probability_metrics(num_classes: int) -> Metrics:
+def probability_metrics(num_classes: int) -> _Metrics:
     """ROC AUC, average precision and expected calibration error over the whole split, without label -1.
 
     The first two are means over the classes, each against the others, so that neither of two classes is the positive

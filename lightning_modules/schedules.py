@@ -15,6 +15,12 @@ class OneCycle(LRScheduler):
     The learning rate rises by a cosine from `lr / div_factor` to the optimiser's `lr` and falls by a cosine to
     `lr / div_factor / final_div_factor`. Unlike `torch.optim.lr_scheduler.OneCycleLR` it needs no number of steps in
     the config (the module sets `total_steps` from the trainer) and keeps the ratio between parameter groups.
+
+    Args:
+        optimizer: The optimiser; its learning rates are the peaks.
+        pct_start: Share of the steps spent rising, in (0, 1).
+        div_factor: The first learning rate is the peak divided by this.
+        final_div_factor: The last learning rate is the first divided by this.
     """
 
     interval = "step"
@@ -22,14 +28,6 @@ class OneCycle(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
     ) -> None:
-        """Sets the shape.
-
-        Args:
-            optimizer: The optimiser; its learning rates are the peaks.
-            pct_start: Share of the steps spent rising, in (0, 1).
-            div_factor: The first learning rate is the peak divided by this.
-            final_div_factor: The last learning rate is the first divided by this.
-        """
         check_range("OneCycle", "(0, 1)", pct_start=pct_start)
         check_range("OneCycle", "(0, inf)", div_factor=div_factor, final_div_factor=final_div_factor)
         self.pct_start = pct_start

@@ -18,7 +18,18 @@ from .virtual_adversarial import VirtualAdversarialTraining
 
 
 class SemiSupervisedClassifier(Classifier):
-    """A `Classifier` that learns from all training images, with and without a label (`keep_unlabeled` of the data)."""
+    """A `Classifier` that learns from all training images, with and without a label (`keep_unlabeled` of the data).
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+        head: Network from codes to logits `(B, num_classes)`.
+        vat: What is learned from all training images.
+        auxiliary_decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds
+            the images: a further loss. It starts from the `encoder_checkpoint` too, which is then that of an
+            autoencoder.
+        reconstruction_weight: Weight of its mean squared error.
+        kwargs: Classes, label smoothing, how the encoder starts and what trains, see `Classifier`.
+    """
 
     def __init__(
         self,
@@ -29,18 +40,6 @@ class SemiSupervisedClassifier(Classifier):
         reconstruction_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        """Joins an encoder, a head, and what is learned beside the labels.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
-            head: Network from codes to logits `(B, num_classes)`.
-            vat: What is learned from all training images.
-            auxiliary_decoder: Network from codes to images `(B, C, H, W)` in [0, 1], of the data's size, that rebuilds
-                the images: a further loss. It starts from the `encoder_checkpoint` too, which is then that of an
-                autoencoder.
-            reconstruction_weight: Weight of its mean squared error.
-            kwargs: Classes, label smoothing, how the encoder starts and what trains, see `Classifier`.
-        """
         super().__init__(encoder, head, **kwargs)
         check_range("model", "[0, inf)", reconstruction_weight=reconstruction_weight)
         if self.cache_codes:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .base import EncoderModule
 
 #: Arguments of networks by which they fit or do not.
-SIZES = ("image_size", "in_channels", "out_channels", "latent_dim", "in_features", "in_size", "num_classes")
+_SIZES = ("image_size", "in_channels", "out_channels", "latent_dim", "in_features", "in_size", "num_classes")
 
 
 @torch.no_grad()
@@ -74,5 +74,5 @@ def _describe(model: "EncoderModule", name: str) -> str:
     """A part as its option, with its class and the sizes that it was given."""
     stored = model.hparams.get(name)
     arguments = stored.get("init_args", {}) if isinstance(stored, dict) else {}
-    sizes = [f"{key}={arguments[key]}" for key in SIZES if arguments.get(key) is not None]
+    sizes = [f"{key}={arguments[key]}" for key in _SIZES if arguments.get(key) is not None]
     return f"model.{name} ({', '.join([type(getattr(model, name)).__name__, *sizes])})"

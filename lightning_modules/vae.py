@@ -19,17 +19,38 @@ from .networks.precision import full
 from .noise import fixed_noise, noise_like
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
-BOUNDS = ("elbo", "kl", "reconstruction")
+_BOUNDS = ("elbo", "kl", "reconstruction")
 
 
 class VAE(Autoencoder):
     """Maximises a lower bound on the log-likelihood of images (Kingma and Welling 2014, arXiv 1312.6114).
 
     All bounds are in nats per image: summed over pixels and latent dimensions, averaged over samples and then images.
+
+    Args:
+        encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
+        decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]
+            with a sigmoid of logits as the last one.
+        latent_dim: Length of the code.
+        likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
+        variance: Variance of a Gaussian pixel, for images in [0, 1].
+        learn_variance: Learn the variance, starting from `variance` (Rybkin et al. 2021, arXiv 2006.13202).
+        beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
+        warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
+        cycle_epochs: Let the weight rise anew every so many epochs, of which the last always has the full weight
+            (Fu et al. 2019, arXiv 1903.10145); 0 for once.
+        free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
+            (Kingma et al. 2016, arXiv 1606.04934).
+        num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
+        importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
+        num_importance_samples: Codes per image for an estimate of log p(x) at the test, `test/log_likelihood`, of
+            which published figures take 200 to 5000; 0 for no estimate.
+        kwargs: How the encoder starts and what trains, see `EncoderModule`.
     """
 
     encoder: GaussianEncoder
     decoder: SigmoidDecoder
+    pixel_log_variance: Tensor
 
     def __init__(
         self,
@@ -48,28 +69,6 @@ class VAE(Autoencoder):
         num_importance_samples: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Joins an encoder with two heads and a decoder.
-
-        Args:
-            encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
-            decoder: A `SigmoidDecoder`, or other layers from codes `(B, latent_dim)` to images `(B, C, h, w)` in [0, 1]
-                with a sigmoid of logits as the last one.
-            latent_dim: Length of the code.
-            likelihood: Bernoulli pixels, from logits, or Gaussian ones of one variance for all.
-            variance: Variance of a Gaussian pixel, for images in [0, 1].
-            learn_variance: Learn the variance, starting from `variance` (Rybkin et al. 2021, arXiv 2006.13202).
-            beta: Weight of the KL divergence in the loss (Higgins et al. 2017); 1 for the bound itself.
-            warmup_epochs: Epochs over which the weight rises linearly from 0 to `beta`, in training only.
-            cycle_epochs: Let the weight rise anew every so many epochs, of which the last always has the full weight
-                (Fu et al. 2019, arXiv 1903.10145); 0 for once.
-            free_bits: Nats per latent dimension, on average over the batch, below which the KL divergence costs nothing
-                (Kingma et al. 2016, arXiv 1606.04934).
-            num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
-            importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
-            num_importance_samples: Codes per image for an estimate of log p(x) at the test, `test/log_likelihood`, of
-                which published figures take 200 to 5000; 0 for no estimate.
-            kwargs: How the encoder starts and what trains, see `EncoderModule`.
-        """
         super().__init__(encoder, decoder, **kwargs)
         if not isinstance(encoder, GaussianEncoder):
             raise ValueError(
@@ -77,28 +76,19 @@ class VAE(Autoencoder):
             )
         if not isinstance(decoder, SigmoidDecoder):
             self.decoder = SigmoidDecoder(*decoder.children())
-        if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
-            raise ValueError(
-                "model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0"
-            )
         check_range("model", "[1, inf)", latent_dim=latent_dim, num_samples=num_samples)
         check_range("model", "(0, inf)", variance=variance)
-        check_range("model", "[0, inf)", beta=beta, free_bits=free_bits, num_importance_samples=num_importance_samples)
-        check_range("model", "[0, inf)", warmup_epochs=warmup_epochs, cycle_epochs=cycle_epochs)
-        if cycle_epochs and not (0 < warmup_epochs <= cycle_epochs and cycle_epochs > 1):
-            raise ValueError(
-                f"model.cycle_epochs={cycle_epochs} must be at least 2 and needs model.warmup_epochs from 1 to as many,"
-                f" not {warmup_epochs}"
-            )
+        check_range("model", "[0, inf)", num_importance_samples=num_importance_samples)
+        _check_weights(beta, warmup_epochs, cycle_epochs, free_bits, importance_weighted)
         if learn_variance and likelihood != "gaussian":
             raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
         self.latent_dim = latent_dim
         self.likelihood = likelihood
-        self.pixel_log_variance: Tensor
+        log_variance = torch.tensor(math.log(variance))
         if learn_variance:
-            self.pixel_log_variance = nn.Parameter(torch.tensor(math.log(variance)))
+            self.pixel_log_variance = nn.Parameter(log_variance)
         else:
-            self.register_buffer("pixel_log_variance", torch.tensor(math.log(variance)), persistent=False)
+            self.register_buffer("pixel_log_variance", log_variance, persistent=False)
         self.beta = beta
         self.warmup_epochs = warmup_epochs
         self.cycle_epochs = cycle_epochs
@@ -106,10 +96,10 @@ class VAE(Autoencoder):
         self.num_samples = num_samples
         self.importance_weighted = importance_weighted
         self.num_importance_samples = num_importance_samples
-        self.train_metrics = mean_losses("train/", *BOUNDS)
+        self.train_metrics = mean_losses("train/", *_BOUNDS)
         for metrics in (self.val_metrics, self.test_metrics):
-            metrics.add_metrics({name: MeanLoss(name) for name in BOUNDS})
-            metrics.add_metrics({"active_units": ActiveUnits(latent_dim)})
+            bounds = {name: MeanLoss(name) for name in _BOUNDS}
+            metrics.add_metrics({**bounds, "active_units": ActiveUnits(latent_dim)})
         if num_importance_samples:
             self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
 
@@ -191,6 +181,20 @@ class VAE(Autoencoder):
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         mean, log_variance = self.encoder.posterior(batch.images)
         return {"code": mean, "log_variance": log_variance, "label": batch.labels}
+
+
+def _check_weights(
+    beta: float, warmup_epochs: int, cycle_epochs: int, free_bits: float, importance_weighted: bool
+) -> None:
+    check_range("model", "[0, inf)", beta=beta, free_bits=free_bits)
+    check_range("model", "[0, inf)", warmup_epochs=warmup_epochs, cycle_epochs=cycle_epochs)
+    if importance_weighted and (beta != 1 or warmup_epochs or free_bits):
+        raise ValueError("model.importance_weighted has no beta, warmup_epochs or free_bits: set them to 1, 0 and 0")
+    if cycle_epochs and not (0 < warmup_epochs <= cycle_epochs and cycle_epochs > 1):
+        raise ValueError(
+            f"model.cycle_epochs={cycle_epochs} must be at least 2 and needs model.warmup_epochs from 1 to as many,"
+            f" not {warmup_epochs}"
+        )
 
 
 def _log_ratio(codes: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:

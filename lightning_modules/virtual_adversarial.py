@@ -18,17 +18,15 @@ class VirtualAdversarialTraining(nn.Module):
     not follow; the entropy of the predictions shall be small. So the boundaries between classes move to where no images
     are, and the labels spread along what images have in common. No label is read: an image with a label is treated here
     like any other.
+
+    Args:
+        epsilon: How far an image is moved: Euclidean norm over its pixels, which are in [0, 1].
+        weight: Weight of the divergence beside the loss of the labelled images.
+        entropy_weight: Weight of the entropy.
+        probe: How far it is moved to find the direction, in the same norm.
     """
 
     def __init__(self, epsilon: float, weight: float = 1.0, entropy_weight: float = 1.0, probe: float = 0.1) -> None:
-        """Sets the size of the neighbourhood, and what counts.
-
-        Args:
-            epsilon: How far an image is moved: Euclidean norm over its pixels, which are in [0, 1].
-            weight: Weight of the divergence beside the loss of the labelled images.
-            entropy_weight: Weight of the entropy.
-            probe: How far it is moved to find the direction, in the same norm.
-        """
         super().__init__()
         check_range("vat", "(0, inf)", epsilon=epsilon, probe=probe)
         check_range("vat", "[0, inf)", weight=weight, entropy_weight=entropy_weight)

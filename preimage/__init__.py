@@ -1,4 +1,7 @@
-"""What does an image representation keep, and what can be read out of it? `load` asks a trained one."""
+"""What does an image representation keep, and what can be read out of it? `load` asks a trained one.
+
+Which module may import which is held by `tests/test_layers.py`.
+"""
 
 from typing import TYPE_CHECKING, Any
 

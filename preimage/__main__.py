@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 COMMANDS = ("atlas", "evaluate", "label-efficiency", "layers", "report", "sweep")
-HELP = """\
+_HELP = """\
 usage: preimage COMMAND [--config FILE.yaml ...] [--key value ...]
 
 Train, measure and invert image representations. An experiment is a YAML file, a variation is a second one or a flag.
@@ -59,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if args is None else args)
     if not set(given) - {"-h", "--help", "--debug"}:
-        print(HELP)
+        print(_HELP)
         return
     signals = _Signals()
     if args is None:
@@ -112,7 +112,6 @@ class _Signals:
     """What Ctrl-C and SIGTERM do; a training takes both over, and what the process was told to ignore stays ignored."""
 
     def __init__(self) -> None:
-        """Changes nothing yet."""
         usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         main_thread = threading.current_thread() is threading.main_thread()
         self._before = {n: before for n, before in usual.items() if main_thread and signal.getsignal(n) == before}

@@ -41,17 +41,16 @@ class Start(NamedTuple):
 
 
 class Beginning:
-    """Finds or makes the run of a command, and keeps it from others until the command ends."""
+    """Finds or makes the run of a command, and keeps it from others until the command ends.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        config: The configuration of the command.
+        text: What `config.yaml` is to hold.
+        held: Takes what is to end with the command: the lock, and a folder in which nothing came to be.
+    """
 
     def __init__(self, command: str, config: Namespace, text: str, held: ExitStack) -> None:
-        """Looks at nothing yet.
-
-        Args:
-            command: `fit`, `validate`, `test` or `predict`.
-            config: The configuration of the command.
-            text: What `config.yaml` is to hold.
-            held: Takes what is to end with the command: the lock, and a folder in which nothing came to be.
-        """
         self.command, self.config, self.text, self.held = command, config, text, held
         self.settings = yaml.safe_load(text)
         self.which = config.ckpt_path

@@ -36,7 +36,6 @@ from callbacks import (
     RunState,
     StopOnNaN,
 )
-from callbacks.run.scale import check_processes, check_slurm
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from lightning_modules.retired import renewed_text
@@ -47,12 +46,12 @@ from preimage.links import link
 from preimage.locks import PATIENCE
 from preimage.loggers import RunLogger, reporters, run_directory
 from preimage.parsing import OneLineErrorParser
-from preimage.processes import agree
+from preimage.processes import agree, check_processes, check_slurm
 from preimage.runs import Run, stoppers
 from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
 
 #: What acts on every run, by its name in `config.yaml`, where it can be changed.
-ALWAYS_MADE: dict[str, type[Callback]] = {
+_ALWAYS_MADE: dict[str, type[Callback]] = {
     "checkpoint": BestCheckpoint,
     "last_checkpoint": LastCheckpoint,
     "cpu_precision": CPUPrecision,
@@ -83,14 +82,13 @@ _IGNORED = (
 
 
 class PreimageCLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict` of any model on any data, from YAML files."""
+    """`fit`, `validate`, `test` and `predict` of any model on any data, from YAML files.
+
+    Args:
+        args: The arguments, by default those of the process.
+    """
 
     def __init__(self, args: list[str] | None = None) -> None:
-        """Parses the arguments and runs the command.
-
-        Args:
-            args: The arguments, by default those of the process.
-        """
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_as_flags)
         for message in _IGNORED:
             warnings.filterwarnings("ignore", message)
@@ -139,7 +137,7 @@ class PreimageCLI(LightningCLI):
             default=False,
             help="After `fit`, test the best checkpoint (the last one where there is no validation).",
         )
-        for name, kind in ALWAYS_MADE.items():
+        for name, kind in _ALWAYS_MADE.items():
             parser.add_lightning_class_args(kind, name)
         for name, kind in ALWAYS_ON.items():
             default, does = {"class_path": f"callbacks.{kind.__name__}"}, str(kind.__doc__).split("\n")[0]
@@ -190,13 +188,6 @@ class PreimageCLI(LightningCLI):
             loop = f"{given.subcommand}_loop"
             check_start(config.ckpt_path, self.model, loop, getattr(self.trainer, loop).state_dict())
 
-    def _set_seed(self) -> None:
-        """Seeds all that draws, and says which option a wrong seed comes from."""
-        try:
-            super()._set_seed()
-        except ValueError as error:
-            raise ValueError(f"seed_everything: {error}") from error
-
     def _begin(self, config: Namespace, command: str) -> Start:
         """The run of this command, on which all its processes agree."""
         check_slurm()
@@ -217,7 +208,7 @@ class PreimageCLI(LightningCLI):
         plugins = as_list(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        named = [self._get(self.config_init, name) for name in (*ALWAYS_MADE, *ALWAYS_ON)]
+        named = [self._get(self.config_init, name) for name in (*_ALWAYS_MADE, *ALWAYS_ON)]
         ours = [RunDirectory(self.config_text), RunState(stoppers(yaml.safe_load(self.config_text)["trainer"]))]
         options = {**config, **kwargs}
         always = settle_trainer(options, [*filter(None, named), *ours])

@@ -12,6 +12,7 @@ _KNOWN = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
 #: What torch says of mistakes in a configuration, and what these may be.
 _HINTS = {
     "loaded state dict": "the checkpoint is of another optimizer, start without --ckpt_path",
+    "is not in bounds, numpy accepts": "give another seed_everything",
     "without overflow": "a setting of the optimizer, most often lr, is too large for the numbers of the model",
     "per-parameter options": "leave out model.encoder_lr, which makes a second group",
     "can't allocate memory": "a size of the model is too large for this machine",
@@ -22,7 +23,6 @@ class CommandParser(argparse.ArgumentParser):
     """Parses what LightningCLI does not: it can hand on flags it does not know, as jsonargparse cannot."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
-        """Takes the arguments of `argparse.ArgumentParser`."""
         super().__init__(prog, allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,6 @@ import glob
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -102,22 +101,6 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
                 path.unlink()
 
 
-def cached_folder(folder: Path, is_whole: Callable[[Path], bool], build: Callable[[Path], Any]) -> None:
-    """Fills a folder unless it is whole: of several processes, also of other runs and nodes, one, and the others wait.
-
-    Args:
-        folder: The folder.
-        is_whole: Whether there is nothing to be done.
-        build: Fills the folder that it is called with, which then takes this one's place.
-    """
-    if not is_whole(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f"{folder.name}.lock"), math.inf):
-            if not is_whole(folder):
-                with whole_folder(folder) as building:
-                    build(building)
-
-
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Gives a folder to fill, which takes this one's place at the end, so that a killed build is never believed.
@@ -192,11 +175,6 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def run_name(folder: Path, config: Mapping[str, Any]) -> str:
-    """Name of the experiment that a run directory belongs to: the config's, else that of the folder above."""
-    return str(config.get("name") or folder.resolve().parent.name)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

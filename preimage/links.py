@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from preimage.files import read_plain
 
 #: Options that are one number. What is none of the arguments of a class may be an attribute of it.
-LINKS = (
+_LINKS = (
     "data.image_size data.augmentations.size model.encoder.image_size model.decoder.image_size"
     " model.auxiliary_decoder.image_size",
     "data.channels model.channels model.encoder.in_channels model.decoder.out_channels"
@@ -44,7 +44,7 @@ def link(config: Namespace, args: Sequence[str]) -> None:
     """
     files = [_with_parts(str(path), Path()) for path in config.get("config") or []]
     flags = list(_flags(args))
-    for names in LINKS:
+    for names in _LINKS:
         options = [option for name in names.split() for option in _options(config, name.split("."), files, flags)]
         leading = [option for option in options if option.key != "size"]  # a crop may be smaller than the image
         if not leading:

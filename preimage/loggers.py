@@ -105,11 +105,14 @@ class GuardedLogger(Logger):
                 rank_zero_warn(f"{type(self).__name__} failed, the run goes on: {type(error).__name__}: {text}")
             return None
 
+    def _open(self) -> Any:
+        return super().experiment  # type: ignore[misc]
+
     @property
     def experiment(self) -> Any:
         """The logger's own object, or, once that could not be had, one that takes any call and does nothing."""
         if self._stand_in is None:
-            own = self._attempt(lambda: super(GuardedLogger, self).experiment)  # type: ignore[misc]
+            own = self._attempt(self._open)
             if own is not None:
                 return own
             self._stand_in = DummyLogger().experiment
@@ -132,8 +135,21 @@ class TensorBoardRunLogger(GuardedLogger, Reporter, TensorBoardLogger):
         _Foreign(self).log_picture(key, image, step)
 
 
-class _WandbLogger(WandbLogger, Reporter):
-    """What W&B is told; GuardedLogger lies around it."""
+class WandbRunLogger(GuardedLogger, WandbLogger, Reporter):
+    """Lightning's WandbLogger, which never asks, never hangs and never stops a run.
+
+    Args:
+        project: W&B's project.
+        name: Name of the run, by default the experiment and the version.
+        group: Group of the run, by default the name of the experiment.
+        job_type: Type of the run, by default the command.
+        tags: Tags of the run, by default the classes of the model and of the data.
+        offline: Log offline also where there is an account; `WANDB_MODE=offline` does the same.
+        init_timeout: Wait this many seconds for the server, then go on offline.
+        finish_timeout: Upload for this many seconds at the end; the rest stays on disk for `wandb sync`.
+        max_pictures: Send so many pictures of a key, then every second one to twice that number, and so on.
+        kwargs: The other arguments of Lightning's WandbLogger.
+    """
 
     def __init__(
         self,
@@ -148,20 +164,6 @@ class _WandbLogger(WandbLogger, Reporter):
         max_pictures: int = 100,
         **kwargs: Any,
     ) -> None:
-        """Takes what is to be said of the run; nothing is opened yet.
-
-        Args:
-            project: W&B's project.
-            name: Name of the run, by default the experiment and the version.
-            group: Group of the run, by default the name of the experiment.
-            job_type: Type of the run, by default the command.
-            tags: Tags of the run, by default the classes of the model and of the data.
-            offline: Log offline also where there is an account; `WANDB_MODE=offline` does the same.
-            init_timeout: Wait this many seconds for the server, then go on offline.
-            finish_timeout: Upload for this many seconds at the end; the rest stays on disk for `wandb sync`.
-            max_pictures: Send so many pictures of a key, then every second one to twice that number, and so on.
-            kwargs: The other arguments of Lightning's WandbLogger.
-        """
         super().__init__(project=project, name=name, group=group, job_type=job_type, tags=tags, **kwargs)
         # The CLI hands on every argument of wandb.init, and a None would undo Lightning's `resume="allow"`.
         given = {key: value for key, value in self._wandb_init.items() if value is not None}
@@ -178,9 +180,8 @@ class _WandbLogger(WandbLogger, Reporter):
         """Id of the run, where it is open or was given."""
         return self.version
 
-    @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def _open(self) -> Any:
         """W&B's run, opened at the first look; offline where there is no key, or no answer from the server."""
         if self._experiment is None:
             import wandb
@@ -193,13 +194,15 @@ class _WandbLogger(WandbLogger, Reporter):
                     _look_for_server(wandb.setup().settings.base_url, self._timeouts["init_timeout"])
                     if not wandb.login(prompt=False, verify=False):
                         raise ConnectionError("there is no API key")
-                return super().experiment
+                super()._open()
             except Exception as error:
                 if mode != "online":
                     raise
                 rank_zero_warn(f"W&B: this run is logged offline, since {' '.join(str(error).split())}")
                 self._wandb_init["mode"] = "offline"
-        return super().experiment
+        run = super()._open()
+        guard_publishing(run, self._attempt)  # imports and `config` go to its service process without this logger
+        return run
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -252,17 +255,6 @@ class _WandbLogger(WandbLogger, Reporter):
                 wandb.teardown(exit_code)
 
 
-class WandbRunLogger(GuardedLogger, _WandbLogger):
-    """Lightning's WandbLogger, which never asks, never hangs and never stops a run."""
-
-    @property
-    def experiment(self) -> Any:
-        """W&B's run, which bears that its service process ends: imports and `config` go to it without this logger."""
-        run = super().experiment
-        guard_publishing(self._experiment, self._attempt)
-        return run
-
-
 def _look_for_server(url: str, timeout: float) -> None:
     """Raises an OSError where nothing answers at a URL: W&B itself takes far longer than its timeouts to find out."""
     if getproxies():
@@ -278,16 +270,14 @@ class RunLogger(Reporter, Logger):
     """Writes metrics to `metrics.csv` in the run directory, and continues that file when a run is resumed.
 
     Lightning's CSVLogger deletes the file of the run it resumes.
+
+    Args:
+        run_dir: The run directory.
     """
 
     name = version = ""  # the run directory is `save_dir` itself
 
     def __init__(self, run_dir: Path) -> None:
-        """Opens nothing yet: a run that fails before its first number leaves no file behind.
-
-        Args:
-            run_dir: The run directory.
-        """
         super().__init__()
         self.path = run_dir / "metrics.csv"
         self._columns: list[str] = []

@@ -32,6 +32,13 @@ class Model:
     uint8 or of floats in [0, 1], or a sequence of any of these. They are converted as the data module of the run does,
     and go through the model in batches; what comes back is a tensor on the CPU, in the order of the images (those of a
     folder by their paths), with one row for each, also where it is a single one.
+
+    Args:
+        module: One of this project, or any network from images `(B, C, H, W)` in [0, 1] to codes.
+        convert: Turns a picture into what the module takes, uint8 `(C, H, W)`; without it only tensors will do.
+        size: Shape `(C, H, W)` of what the module takes; tensors of another one are converted as pictures are. By
+            default it takes any.
+        device: Where it computes; by default the GPU, where there is one.
     """
 
     def __init__(
@@ -41,15 +48,6 @@ class Model:
         size: tuple[int, int, int] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        """Takes a module.
-
-        Args:
-            module: One of this project, or any network from images `(B, C, H, W)` in [0, 1] to codes.
-            convert: Turns a picture into what the module takes, uint8 `(C, H, W)`; without it only tensors will do.
-            size: Shape `(C, H, W)` of what the module takes; tensors of another one are converted as pictures are. By
-                default it takes any.
-            device: Where it computes; by default the GPU, where there is one.
-        """
         self.device = torch.device(device or default_device())
         self.module = module.to(self.device).eval().requires_grad_(False)
         self.convert = convert

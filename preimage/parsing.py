@@ -40,7 +40,6 @@ class OneLineErrorParser(LightningArgumentParser):
     """LightningCLI's parser, whose errors are one line, without ninety lines of usage before it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the arguments of LightningArgumentParser."""
         self._file: Any = None
         super().__init__(*args, allow_abbrev=False, **{"formatter_class": _HelpFormatter} | kwargs)
 

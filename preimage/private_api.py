@@ -24,7 +24,6 @@ METHODS: dict[str, dict[str, str | None]] = {
         "_parser": "self subcommand",
         "_prepare_subcommand_parser": "self klass subcommand kwargs",
         "_parse_ckpt_path": "self",
-        "_set_seed": "self",
         "_instantiate_trainer": "self config callbacks",
         "_run_subcommand": "self subcommand",
     },

@@ -1,4 +1,4 @@
-"""What the processes of one run agree on before they have a process group."""
+"""The processes of one run: whether all are there, and what they agree on before they have a process group."""
 
 import json
 import os
@@ -15,6 +15,8 @@ from lightning.fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 _TOLD = "PREIMAGE_RUN"
 
@@ -47,7 +49,7 @@ def agree(choose: Callable[[], Any], num_nodes: int, held: ExitStack) -> tuple[A
             torch.distributed.broadcast_object_list(texts)
             return texts[0]
     else:
-        environment, rank, size = meeting(num_nodes)
+        environment, rank, size = _meeting(num_nodes)
         first = rank == 0
 
         def exchange(text: str) -> str:
@@ -67,7 +69,7 @@ def agree(choose: Callable[[], Any], num_nodes: int, held: ExitStack) -> tuple[A
     return answer["choice"], first
 
 
-def meeting(num_nodes: int) -> tuple[ClusterEnvironment, int, int]:
+def _meeting(num_nodes: int) -> tuple[ClusterEnvironment, int, int]:
     """Who has started the processes, as Lightning finds it out, and which one of how many this is.
 
     Lightning itself starts the processes of each of `trainer.num_nodes` nodes from its first.
@@ -82,6 +84,42 @@ def meeting(num_nodes: int) -> tuple[ClusterEnvironment, int, int]:
         rank = environment.node_rank() * (size // num_nodes) + environment.local_rank()
         return environment, rank if size > 1 else 0, size
     return environment, environment.node_rank(), num_nodes
+
+
+def check_slurm() -> None:
+    """Looks, before a trainer is made, for a process that SLURM has not started, which would wait for the others.
+
+    Raises:
+        ValueError: SLURM is to start several processes, and this is none of them.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    if tasks < 2 or SLURMEnvironment.job_name() in ("bash", "interactive"):
+        return
+    cure = "start it by srun, or unset SLURM_NTASKS for a run of one process"
+    if "SLURM_PROCID" not in os.environ:
+        raise ValueError(f"SLURM_NTASKS={tasks}, and this process was not started by srun (no SLURM_PROCID): {cure}")
+    if "SLURM_STEP_ID" not in os.environ:
+        rank_zero_warn(
+            f"SLURM_NTASKS={tasks}, and this process was not started by srun (no SLURM_STEP_ID): it may wait for the"
+            f" {tasks - 1} others for ever; {cure}"
+        )
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Compares the processes that there are with those that were asked for, before a training on part of the data.
+
+    Raises:
+        ValueError: The numbers differ.
+    """
+    # Of several that are told to use one device each, none knows of the others.
+    there = max(trainer.world_size, _meeting(trainer.num_nodes)[2])
+    wanted = trainer.num_devices * trainer.num_nodes
+    if there != wanted:
+        raise ValueError(
+            f"{there} processes were started for trainer.devices x trainer.num_nodes ="
+            f" {trainer.num_devices} x {trainer.num_nodes}: a part of the data would be left out in silence; start"
+            f" {wanted} (SLURM: --ntasks-per-node={trainer.num_devices} --nodes={trainer.num_nodes}), or change the two"
+        )
 
 
 def _exchange(environment: ClusterEnvironment, rank: int, size: int, text: str, held: ExitStack) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-EVERY = 30.0  # seconds
+_EVERY = 30.0  # seconds
 
 
 class Progress(tqdm):
@@ -36,7 +36,7 @@ class Progress(tqdm):
             return super().update(n)
         self.n += n or 0
         now = time.monotonic()
-        if now - self._last >= EVERY:
+        if now - self._last >= _EVERY:
             self._last = now
             print(self.format_meter(self.n, self.total, now - self._start, ncols=0, **self._options), flush=True)
         return None

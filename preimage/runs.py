@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.retired import renewed_config
-from preimage.files import DATA_PLACES, read_metrics, read_plain, run_name, write_text
+from preimage.files import DATA_PLACES, read_metrics, read_plain, write_text
 from preimage.locks import locked
 from preimage.trainer_options import as_list
 
@@ -31,15 +31,14 @@ _SEARCHED = {"LearningRateFinder": ("model", "optimizer", "lr"), "BatchSizeFinde
 
 
 class Run:
-    """One training with all that comes of it."""
+    """One training with all that comes of it.
+
+    Args:
+        folder: The run directory, whether there is one or not.
+        chosen: The checkpoint that is meant, where that is not the best one.
+    """
 
     def __init__(self, folder: str | Path, chosen: Path | None = None) -> None:
-        """Looks at nothing yet.
-
-        Args:
-            folder: The run directory, whether there is one or not.
-            chosen: The checkpoint that is meant, where that is not the best one.
-        """
         self.folder = Path(folder)
         self.chosen = chosen
 
@@ -67,8 +66,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the experiment."""
-        return run_name(self.folder, self.config)
+        """Name of the experiment: the configuration's, else that of the folder above."""
+        return str(self.config.get("name") or self.folder.resolve().parent.name)
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `last` or `best` is, if there is one."""

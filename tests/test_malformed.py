@@ -82,7 +82,11 @@ CONFIGS = [
     ("trainer: {log_every_n_steps: -1}\n", 1, "trainer.log_every_n_steps=-1 must be at least 0"),
     ("trainer: {min_epochs: -1}\n", 1, "trainer.min_epochs=-1 must be at least 0"),
     ("trainer: {num_sanity_val_steps: -3}\n", 1, "trainer.num_sanity_val_steps=-3 must be at least -1"),
-    ("seed_everything: -1\n", 1, "error: seed_everything: -1 is not in bounds"),
+    (
+        "seed_everything: -1\n",
+        1,
+        "error: -1 is not in bounds, numpy accepts from 0 to 4294967295: give another seed_everything",
+    ),
     (
         "model: {init_args: {scheduler: null, optimizer: {class_path: torch.optim.Adam, init_args: {lr: 1.0e+38}}}}\n",
         1,

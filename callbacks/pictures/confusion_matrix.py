@@ -1,30 +1,26 @@
 """The confusion matrix as a picture and a table."""
 
-import csv
-import io
-
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from preimage.files import write_text
+from preimage.files import write_rows
 from preimage.loggers import reporters, run_directory
 
 from . import Picture, class_names
 
 
 class ConfusionMatrix(Picture):
-    """Draws the confusion matrix that a `Classifier` counts; the test's counts are also saved as CSV."""
+    """Draws the confusion matrix that a `Classifier` counts; the test's counts are also saved as CSV.
+
+    Args:
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "confusion"
 
     def __init__(self, every_n_epochs: int = 5) -> None:
-        """Sets how often to draw.
-
-        Args:
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
@@ -42,9 +38,7 @@ class ConfusionMatrix(Picture):
             for reporter in reporters(trainer):
                 reporter.log_table("test_confusion", header, rows, step=trainer.global_step)
             if (run_dir := run_directory(trainer)) is not None:
-                table = io.StringIO()
-                csv.writer(table, lineterminator="\n").writerows([header, *rows])
-                write_text(run_dir / "confusion_test.csv", table.getvalue())
+                write_rows(run_dir / "confusion_test.csv", [dict(zip(header, row, strict=True)) for row in rows])
         return confusion_figure(counts, names)
 
 

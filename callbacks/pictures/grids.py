@@ -19,6 +19,12 @@ class ReconstructionGrid(Picture):
 
     The images of the newest picture are kept beside it in `pairs.npz`: `target` and `reconstruction`, uint8
     `(N, C, H, W)`.
+
+    Args:
+        count: Number of images.
+        columns: Images in a row.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+        captions: Write the name of its class over each image.
     """
 
     name = "reconstructions"
@@ -26,14 +32,6 @@ class ReconstructionGrid(Picture):
     keeps = ("target", "reconstruction", "label")
 
     def __init__(self, count: int = 32, columns: int = 16, every_n_epochs: int = 1, captions: bool = False) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            count: Number of images.
-            columns: Images in a row.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-            captions: Write the name of its class over each image.
-        """
         super().__init__(every_n_epochs)
         check_range("ReconstructionGrid", "[1, inf)", count=count, columns=columns)
         self.count = count
@@ -45,7 +43,7 @@ class ReconstructionGrid(Picture):
         if not self.kept:
             return None
         targets, reconstructions, labels = self.joined().values()
-        pairs = {"target": as_bytes(targets), "reconstruction": as_bytes(reconstructions)}
+        pairs = {"target": _as_bytes(targets), "reconstruction": _as_bytes(reconstructions)}
         save_below_images(trainer, f"{self.name}/pairs.npz", lambda path: np.savez_compressed(path, **pairs))  # type: ignore[arg-type]
         if not self.captions:
             return reconstruction_grid(targets, reconstructions, self.columns)
@@ -59,18 +57,17 @@ class ReconstructionGrid(Picture):
 
 
 class PriorSamples(Picture):
-    """Draws images from the prior of a model with a method `sample(count)`: from the same codes at every epoch."""
+    """Draws images from the prior of a model with a method `sample(count)`: from the same codes at every epoch.
+
+    Args:
+        count: Number of images.
+        columns: Images in a row.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "samples"
 
     def __init__(self, count: int = 64, columns: int = 16, every_n_epochs: int = 5) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            count: Number of images.
-            columns: Images in a row.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("PriorSamples", "[1, inf)", count=count, columns=columns)
         self.samples = count
@@ -87,8 +84,7 @@ class PriorSamples(Picture):
             return image_grid(sample(self.samples).float().cpu(), self.columns)
 
 
-def as_bytes(images: Tensor) -> NDArray[np.uint8]:
-    """Rounds images in [0, 1] of any shape to uint8."""
+def _as_bytes(images: Tensor) -> NDArray[np.uint8]:
     array: NDArray[np.uint8] = images.clamp(0, 1).mul(255).round().byte().numpy()
     return array
 
@@ -100,7 +96,7 @@ def image_grid(images: Tensor, columns: int) -> NDArray[np.uint8]:
         The grid `(height, width, 3)` as uint8; images below 64 pixels are enlarged by a whole factor.
     """
     images = F.interpolate(images.clamp(0, 1), scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
-    return as_bytes(make_grid(images, nrow=columns, padding=2, pad_value=1.0).permute(1, 2, 0))
+    return _as_bytes(make_grid(images, nrow=columns, padding=2, pad_value=1.0).permute(1, 2, 0))
 
 
 def reconstruction_grid(targets: Tensor, reconstructions: Tensor, columns: int) -> NDArray[np.uint8]:

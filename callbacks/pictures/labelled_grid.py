@@ -14,6 +14,10 @@ class LabelledGrid(Picture):
 
     For modules such as `ClassifierReconstructor`, for the same images of the split at every epoch. The first row is the
     encoder's `prepare(images)`, where it has such a method; without a reconstruction it is the only one.
+
+    Args:
+        count: Number of images, one per column.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
     """
 
     name = "labelled"
@@ -21,12 +25,6 @@ class LabelledGrid(Picture):
     keeps = ("image", "target", "reconstruction", "label", "logits")
 
     def __init__(self, count: int = 8, every_n_epochs: int = 5) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            count: Number of images, one per column.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("LabelledGrid", "[1, inf)", count=count)
         self.count = count

@@ -19,6 +19,10 @@ class CodePlane(Picture):
 
     The grid spans the codes of the split but for the outermost percent at either end. For modules with a method
     `decode` and codes of at least two numbers.
+
+    Args:
+        steps: Codes along each axis.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
     """
 
     name = "code_plane"
@@ -26,12 +30,6 @@ class CodePlane(Picture):
     keeps = ("code",)
 
     def __init__(self, steps: int = 9, every_n_epochs: int = 5) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            steps: Codes along each axis.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("CodePlane", "[2, inf)", steps=steps)
         self.steps = steps
@@ -59,20 +57,19 @@ class CodePlane(Picture):
 
 
 class LatentProjection(Picture):
-    """Projects the codes of a split to the plane and colours them by class, those without a label in gray."""
+    """Projects the codes of a split to the plane and colours them by class, those without a label in gray.
+
+    Args:
+        method: Principal components, or t-SNE (slower, shows clusters, distances mean little).
+        count: Number of images.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "latents"
     needs = keeps = ("code", "label")
     pools = True
 
     def __init__(self, method: Literal["pca", "tsne"] = "pca", count: int = 2000, every_n_epochs: int = 5) -> None:
-        """Sets the projection.
-
-        Args:
-            method: Principal components, or t-SNE (slower, shows clusters, distances mean little).
-            count: Number of images.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("LatentProjection", "[3, inf)", count=count)
         self.method = method

@@ -13,20 +13,19 @@ from .grids import image_grid
 
 
 class Interpolation(Picture):
-    """Decodes the straight lines between the codes of pairs of images, with the two images at the ends of each row."""
+    """Decodes the straight lines between the codes of pairs of images, with the two images at the ends of each row.
+
+    Args:
+        pairs: Number of pairs of images, one per row.
+        steps: Decoded codes per row, from that of the first image to that of the second.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "interpolation"
     needs = ("target",)
     keeps = ("code", "target")
 
     def __init__(self, pairs: int = 8, steps: int = 10, every_n_epochs: int = 5) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            pairs: Number of pairs of images, one per row.
-            steps: Decoded codes per row, from that of the first image to that of the second.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("Interpolation", "[1, inf)", pairs=pairs)
         check_range("Interpolation", "[2, inf)", steps=steps)
@@ -47,21 +46,20 @@ class Interpolation(Picture):
 
 
 class Traversal(Picture):
-    """Decodes the code of one image while one dimension after another is moved: a row each, most active first."""
+    """Decodes the code of one image while one dimension after another is moved: a row each, most active first.
+
+    Args:
+        dimensions: Number of dimensions, those whose codes vary most over the split.
+        steps: Values per dimension.
+        span: How far a dimension is moved either way from its mean over the split, in standard deviations.
+        every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
+    """
 
     name = "traversal"
     needs = ("reconstruction",)
     keeps = ("code",)
 
     def __init__(self, dimensions: int = 10, steps: int = 11, span: float = 3.0, every_n_epochs: int = 5) -> None:
-        """Sets the size of the grid.
-
-        Args:
-            dimensions: Number of dimensions, those whose codes vary most over the split.
-            steps: Values per dimension.
-            span: How far a dimension is moved either way from its mean over the split, in standard deviations.
-            every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
-        """
         super().__init__(every_n_epochs)
         check_range("Traversal", "[1, inf)", dimensions=dimensions)
         check_range("Traversal", "[2, inf)", steps=steps)

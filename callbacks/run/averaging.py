@@ -26,7 +26,6 @@ class AveragedWeights(WeightAveraging):
     renews_statistics = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the arguments of the callback whose place it takes."""
         super().__init__(*args, **kwargs)
         if self._kwargs.get("avg_fn") is None:
             self._kwargs = {"multi_avg_fn": partial(_average, get_swa_multi_avg_fn())}
@@ -144,7 +143,6 @@ class AveragedEMA(AveragedWeights, EMAWeightAveraging):
     """Takes the place of Lightning's EMAWeightAveraging; weights that do not change keep every bit."""
 
     def __init__(self, *args: Any, decay: float = 0.999, use_buffers: bool = True, **kwargs: Any) -> None:
-        """Takes the arguments of the callback whose place it takes."""
         super().__init__(*args, decay=decay, use_buffers=use_buffers, **kwargs)
         self._kwargs = {"multi_avg_fn": partial(_average, get_ema_multi_avg_fn(decay))}
         self.renews_statistics = not use_buffers
@@ -165,7 +163,6 @@ class AveragedSWA(AveragedWeights):
         avg_fn: Any = None,
         device: torch.device | str | None = None,
     ) -> None:
-        """Takes the arguments of the callback whose place it takes."""
         super().__init__(device, use_buffers=False, avg_fn=avg_fn)
         rates = swa_lrs if isinstance(swa_lrs, list) else [swa_lrs]
         share = isinstance(swa_epoch_start, float)

@@ -47,7 +47,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the states that are best by a metric; `best.ckpt` is the best of them, whatever the others are called."""
+    """Keeps the states that are best by a metric; `best.ckpt` is the best of them, whatever the others are called.
+
+    Args:
+        monitor: The metric; null for the newest state.
+        mode: Whether less (`min`) or more (`max`) of it is better; by default what holds for the metric.
+        save_top_k: How many states are kept; -1 for all, 0 for none.
+        filename: Name of each, with `{epoch}`, `{step}` or `{val/loss:.4f}` in it; by default `best`, and where
+            several are kept, epoch, step and metric.
+        auto_insert_metric_name: Write `epoch=3` for `{epoch}`, and not `3`.
+        enable_version_counter: Leave a file of the same name alone, and add `-v1` to the name.
+        kwargs: When to save, see Lightning's `ModelCheckpoint`.
+    """
 
     def __init__(
         self,
@@ -59,18 +70,6 @@ class BestCheckpoint(ModelCheckpoint):
         enable_version_counter: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Sets what is best, and how many states are kept.
-
-        Args:
-            monitor: The metric; null for the newest state.
-            mode: Whether less (`min`) or more (`max`) of it is better; by default what holds for the metric.
-            save_top_k: How many states are kept; -1 for all, 0 for none.
-            filename: Name of each, with `{epoch}`, `{step}` or `{val/loss:.4f}` in it; by default `best`, and where
-                several are kept, epoch, step and metric.
-            auto_insert_metric_name: Write `epoch=3` for `{epoch}`, and not `3`.
-            enable_version_counter: Leave a file of the same name alone, and add `-v1` to the name.
-            kwargs: When to save, see Lightning's `ModelCheckpoint`.
-        """
         if filename == "last":
             raise ValueError("checkpoint.filename=last is the file of the newest state: give another name")
         if kwargs.get("dirpath") is not None:
@@ -176,15 +175,13 @@ class LastCheckpoint(ModelCheckpoint):
 
     Ctrl-C, SIGTERM and SLURM's signal to requeue wait for the end of the running step, so that no half-made update is
     saved, and where an epoch ends there, for the validation after it; a second signal ends at once and saves nothing.
+
+    Args:
+        every_n_steps: Save when this many steps were made since the last time; by default steps do not matter.
+        every_n_minutes: Save when this much time has passed; null for after the epochs alone.
     """
 
     def __init__(self, every_n_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
-        """Sets how often to save within an epoch.
-
-        Args:
-            every_n_steps: Save when this many steps were made since the last time; by default steps do not matter.
-            every_n_minutes: Save when this much time has passed; null for after the epochs alone.
-        """
         super().__init__(filename="last", enable_version_counter=False)
         check_range("last_checkpoint", "[1, inf)", every_n_steps=every_n_steps)
         check_range("last_checkpoint", "[0, inf]", every_n_minutes=every_n_minutes)

@@ -20,14 +20,13 @@ from .tuning import BatchSizeSearch, LearningRateSearch
 
 
 class RunDirectory(Callback):
-    """Writes `config.yaml` and `classes.json` when a run starts."""
+    """Writes `config.yaml` and `classes.json` when a run starts.
+
+    Args:
+        config: The resolved configuration, as YAML.
+    """
 
     def __init__(self, config: str) -> None:
-        """Takes what is to be written.
-
-        Args:
-            config: The resolved configuration, as YAML.
-        """
         self.config = config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -72,7 +71,6 @@ class PredictionWriter(BasePredictionWriter):
     """Writes what `predict` returns, and file names, to `predictions.npz` in the run directory, in the data's order."""
 
     def __init__(self) -> None:
-        """Writes once, at the end."""
         super().__init__(write_interval="epoch")
 
     def write_on_epoch_end(

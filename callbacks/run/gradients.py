@@ -17,15 +17,13 @@ class GradientNorms(Callback):
     """Logs the norm of the gradient of each group of layers as `gradient_norm/GROUP`, before it is clipped.
 
     It looks at every `trainer.log_every_n_steps`-th step and reads all numbers off the device at once.
+
+    Args:
+        depth: Parameters whose names agree in this many parts are a group: with 2, `encoder.trunk.0.weight` is
+            counted in `encoder.trunk`; with 1, in `encoder`.
     """
 
     def __init__(self, depth: int = 2) -> None:
-        """Sets how finely layers are told apart.
-
-        Args:
-            depth: Parameters whose names agree in this many parts are a group: with 2, `encoder.trunk.0.weight` is
-                counted in `encoder.trunk`; with 1, in `encoder`.
-        """
         check_range("GradientNorms", "[1, inf)", depth=depth)
         self.depth = depth
 
@@ -45,15 +43,14 @@ class GradientNorms(Callback):
 
 
 class StopOnNaN(Callback):
-    """Stops the training at the first loss that is NaN or infinite, before a checkpoint is made of it."""
+    """Stops the training at the first loss that is NaN or infinite, before a checkpoint is made of it.
+
+    Args:
+        every_n_steps: On a GPU and with several processes, look every n steps, since a look waits for the device
+            and for the others; else it is every step. The step that is named is the first bad one either way.
+    """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        """Sets how often to look.
-
-        Args:
-            every_n_steps: On a GPU and with several processes, look every n steps, since a look waits for the device
-                and for the others; else it is every step. The step that is named is the first bad one either way.
-        """
         check_range("stop_on_nan", "[1, inf)", every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._first_bad: Tensor | None = None

@@ -20,18 +20,16 @@ class KNNProbe(OutputCallback):
 
     Logs `test/knn_accuracy` and `test/knn_f1`, or those of `val/`. Needs one of our modules and a data module, and is
     left out where the training images have no labels.
+
+    Args:
+        k: Number of neighbours, which vote with the inverse of their distance.
+        every_n_epochs: Probe the validation split at every n-th epoch; 0 for the test split alone.
     """
 
     needs = keeps = ("code", "label")
     pools = every_rank = True
 
     def __init__(self, k: int = 20, every_n_epochs: int = 0) -> None:
-        """Sets the probe.
-
-        Args:
-            k: Number of neighbours, which vote with the inverse of their distance.
-            every_n_epochs: Probe the validation split at every n-th epoch; 0 for the test split alone.
-        """
         super().__init__(every_n_epochs)
         check_range("KNNProbe", "[1, inf)", k=k)
         self.k = k
@@ -57,7 +55,7 @@ class KNNProbe(OutputCallback):
             return
         known = kept["label"] >= 0
         codes, labels = kept["code"][known], kept["label"][known].to(pl_module.device)
-        memory, memory_labels = training_codes(trainer, pl_module)
+        memory, memory_labels = _training_codes(trainer, pl_module)
         # As many classes as the data has, and not as the labels that this split happens to show.
         num_classes = len(trainer.datamodule.class_names)  # type: ignore[attr-defined]
         metrics = MetricCollection(
@@ -73,13 +71,8 @@ class KNNProbe(OutputCallback):
         pl_module.log_dict(metrics.compute())
 
 
-def training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tensor, Tensor]:
-    """Codes `(N, D)` and labels `(N,)` of all labelled training images as they are, on every rank, on the CPU.
-
-    Args:
-        trainer: The trainer, with a data module.
-        pl_module: One of our modules.
-    """
+def _training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tensor, Tensor]:
+    """Codes `(N, D)` and labels `(N,)` of all labelled training images as they are, on every rank, on the CPU."""
     shuffled = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     once = copy(shuffled.dataset)
     once.places = once.codes = None  # an image that comes up again in an epoch is no further neighbour

@@ -13,7 +13,7 @@ from torch import Tensor
 from preimage.checks import check_range
 from preimage.progress import Progress
 
-ESTIMATE_AFTER = 60.0  # seconds of training
+_ESTIMATE_AFTER = 60.0  # seconds of training
 
 
 class ProgressBar(TQDMProgressBar):
@@ -22,14 +22,12 @@ class ProgressBar(TQDMProgressBar):
     There is one line per epoch, and within whatever takes longer than 30 s another one every 30 s. A minute after its
     start, every training says how long it takes in all. The numbers beside the bar are read only when it is redrawn: to
     read them at every step costs more than a small step itself.
+
+    Args:
+        refresh_rate: Redraw every n batches; 0 for no bar.
     """
 
     def __init__(self, refresh_rate: int = 50) -> None:
-        """Sets how often to redraw.
-
-        Args:
-            refresh_rate: Redraw every n batches; 0 for no bar.
-        """
         check_range("ProgressBar", "[0, inf)", refresh_rate=refresh_rate)
         super().__init__(refresh_rate=refresh_rate)
         self._loss: Tensor | None = None
@@ -55,7 +53,7 @@ class ProgressBar(TQDMProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         name = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._beat(trainer, name, trainer.num_training_batches, batch_idx)
-        if not self._estimated and time.monotonic() - self._train_start >= ESTIMATE_AFTER:
+        if not self._estimated and time.monotonic() - self._train_start >= _ESTIMATE_AFTER:
             self._estimate(trainer)
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:

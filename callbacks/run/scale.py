@@ -1,4 +1,4 @@
-"""What a training amounts to: the memory that it takes, how many processes there are, and what a step takes."""
+"""What a training amounts to: the memory that it takes, and what a step takes."""
 
 import math
 import os
@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
-
-from preimage.processes import meeting
 
 #: Where Linux says what a container may take, in cgroups of version 2 and 1.
 CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -99,39 +96,3 @@ def _images_of_a_step(trainer: Trainer, accumulated: float) -> tuple[float | Non
     rest = images % step if step < images < math.inf else 0
     last = f" (the last of an epoch: {rest * trainer.world_size:,})" if rest else ""
     return min(size, images), f"{step * trainer.world_size:,} images{last}"
-
-
-def check_slurm() -> None:
-    """Looks, before a trainer is made, for a process that SLURM has not started, which would wait for the others.
-
-    Raises:
-        ValueError: SLURM is to start several processes, and this is none of them.
-    """
-    tasks = int(os.environ.get("SLURM_NTASKS", 1))
-    if tasks < 2 or SLURMEnvironment.job_name() in ("bash", "interactive"):
-        return
-    cure = "start it by srun, or unset SLURM_NTASKS for a run of one process"
-    if "SLURM_PROCID" not in os.environ:
-        raise ValueError(f"SLURM_NTASKS={tasks}, and this process was not started by srun (no SLURM_PROCID): {cure}")
-    if "SLURM_STEP_ID" not in os.environ:
-        rank_zero_warn(
-            f"SLURM_NTASKS={tasks}, and this process was not started by srun (no SLURM_STEP_ID): it may wait for the"
-            f" {tasks - 1} others for ever; {cure}"
-        )
-
-
-def check_processes(trainer: Trainer) -> None:
-    """Compares the processes that there are with those that were asked for, before a training on part of the data.
-
-    Raises:
-        ValueError: The numbers differ.
-    """
-    # Of several that are told to use one device each, none knows of the others.
-    there = max(trainer.world_size, meeting(trainer.num_nodes)[2])
-    wanted = trainer.num_devices * trainer.num_nodes
-    if there != wanted:
-        raise ValueError(
-            f"{there} processes were started for trainer.devices x trainer.num_nodes ="
-            f" {trainer.num_devices} x {trainer.num_nodes}: a part of the data would be left out in silence; start"
-            f" {wanted} (SLURM: --ntasks-per-node={trainer.num_devices} --nodes={trainer.num_nodes}), or change the two"
-        )

@@ -27,18 +27,16 @@ class Compile(Callback):
 
     It takes its time at the first step of training and of evaluation, and again where a batch has another size; it pays
     in long trainings on a GPU. A VAE calls parts of its networks, which are to be named: `modules: [encoder.trunk]`.
+
+    Args:
+        modules: Names of submodules, as `encoder.trunk`; by default all networks that the module holds.
+        backend: Backend of `torch.compile`.
+        mode: Mode of `torch.compile`, as `reduce-overhead` or `max-autotune`.
     """
 
     def __init__(
         self, modules: Sequence[str] | None = None, backend: str = "inductor", mode: str | None = None
     ) -> None:
-        """Chooses what to compile, and how.
-
-        Args:
-            modules: Names of submodules, as `encoder.trunk`; by default all networks that the module holds.
-            backend: Backend of `torch.compile`.
-            mode: Mode of `torch.compile`, as `reduce-overhead` or `max-autotune`.
-        """
         if modules is not None and not modules:
             raise ValueError("Compile.modules=[] names no module: leave it out for all of them")
         self.modules = modules
@@ -67,14 +65,12 @@ class CPUPrecision(Callback):
     Such a CPU emulates them: convolutions take 10 to 40 times as long. A run on several machines computes in half
     precision if all of them have the instructions. The configuration keeps what was asked for, so that it is right on
     another machine too; the checkpoint's `provenance` says what was used.
+
+    Args:
+        force: Compute in the precision that was asked for, however long it takes.
     """
 
     def __init__(self, force: bool = False) -> None:
-        """Chooses whether the machine is asked at all.
-
-        Args:
-            force: Compute in the precision that was asked for, however long it takes.
-        """
         self.force = force
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

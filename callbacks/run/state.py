@@ -24,14 +24,12 @@ class RunState(Callback):
     """Keeps random states, metrics and the length of `metrics.csv` in every checkpoint, and restores them.
 
     A resumed run then ends as if it had never stopped. Random states and metrics are those of each process.
+
+    Args:
+        stoppers: What may end the training early, as `runs.stoppers` says it.
     """
 
     def __init__(self, stoppers: str = "") -> None:
-        """Has nothing to restore yet.
-
-        Args:
-            stoppers: What may end the training early, as `runs.stoppers` says it.
-        """
         self.stoppers = stoppers
         self._loaded: dict[str, Any] | None = None
 
@@ -103,7 +101,6 @@ class Provenance(Callback):
     """
 
     def __init__(self) -> None:
-        """Starts at zero."""
         self._before = 0.0
         self._start = 0.0
         self._commit: str | None = None

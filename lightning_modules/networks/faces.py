@@ -12,24 +12,22 @@ from preimage.checks import check_range
 from .inverters import up_convolution
 from .sizes import scaled
 
-OutputActivation = Literal["sigmoid", "softmax", "tanh"]
+_OutputActivation = Literal["sigmoid", "softmax", "tanh"]
 
 
 class FaceEncoder(nn.Sequential):
     """Four strided convolutions and two linear layers on a small grayscale image; 84,320,258 parameters at width 1.
 
     Maps images `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] to codes `(B, latent_dim)`, unbounded.
+
+    Args:
+        latent_dim: Length of the code.
+        width: Factor on all channels and hidden features; 1 for the size of the system.
     """
 
     size = 128
 
     def __init__(self, latent_dim: int = 2, width: float = 1.0) -> None:
-        """Builds the layers.
-
-        Args:
-            latent_dim: Length of the code.
-            width: Factor on all channels and hidden features; 1 for the size of the system.
-        """
         check_range("FaceEncoder", "[1, inf)", latent_dim=latent_dim)
         layers: list[nn.Module] = []
         channels = 1
@@ -55,25 +53,23 @@ class FaceDecoder(nn.Sequential):
     """Two linear layers and four transposed convolutions; 285,914,371 parameters at width 1.
 
     Maps codes `(B, latent_dim)` to images `(B, out_channels, 256, 256)` in [0, 1].
+
+    Args:
+        latent_dim: Length of the code.
+        width: Factor on all channels and hidden features; 1 for the size of the system.
+        output_activation: What brings the output to [0, 1]: `sigmoid`, `tanh` (rescaled), or the original's
+            `softmax` over the channels, under which R + G + B = 1 at every pixel, so that no brightness can be
+            drawn.
+        out_channels: Channels of the images.
     """
 
     def __init__(
         self,
         latent_dim: int = 2,
         width: float = 1.0,
-        output_activation: OutputActivation = "sigmoid",
+        output_activation: _OutputActivation = "sigmoid",
         out_channels: int = 3,
     ) -> None:
-        """Builds the layers.
-
-        Args:
-            latent_dim: Length of the code.
-            width: Factor on all channels and hidden features; 1 for the size of the system.
-            output_activation: What brings the output to [0, 1]: `sigmoid`, `tanh` (rescaled), or the original's
-                `softmax` over the channels, under which R + G + B = 1 at every pixel, so that no brightness can be
-                drawn.
-            out_channels: Channels of the images.
-        """
         check_range("FaceDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels)
         activations = {"sigmoid": nn.Sigmoid(), "softmax": nn.Softmax(dim=1), "tanh": UnitTanh()}
         if output_activation not in activations:

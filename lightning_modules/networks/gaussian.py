@@ -17,16 +17,14 @@ class GaussianEncoder(nn.Module):
 
     Called like any encoder it gives the mean, so that whatever reads codes can read those of a VAE. Both are float32
     under mixed precision too, since a bound in nats needs more digits than bfloat16 has.
+
+    Args:
+        trunk: Network from images `(B, C, H, W)` in [0, 1] to features `(B, features)`.
+        features: Number of features.
+        latent_dim: Length of the code.
     """
 
     def __init__(self, trunk: nn.Module, features: int, latent_dim: int) -> None:
-        """Joins a trunk and the heads.
-
-        Args:
-            trunk: Network from images `(B, C, H, W)` in [0, 1] to features `(B, features)`.
-            features: Number of features.
-            latent_dim: Length of the code.
-        """
         super().__init__()
         check_range(type(self).__name__, "[1, inf)", latent_dim=latent_dim)
         self.trunk = trunk
@@ -44,14 +42,13 @@ class GaussianEncoder(nn.Module):
 
 
 class MNISTGaussianEncoder(GaussianEncoder):
-    """The trunk of `MNISTEncoder` with heads for mean and log-variance."""
+    """The trunk of `MNISTEncoder` with heads for mean and log-variance.
+
+    Args:
+        latent_dim: Length of the code.
+    """
 
     def __init__(self, latent_dim: int = 12) -> None:
-        """Builds the layers.
-
-        Args:
-            latent_dim: Length of the code.
-        """
         super().__init__(nn.Sequential(*list(MNISTEncoder())[:-1]), 576, latent_dim)
 
 
@@ -59,17 +56,15 @@ class ConvGaussianEncoder(GaussianEncoder):
     """Five strided convolutions with batch norm, and the two heads.
 
     Maps images `(B, in_channels, S, S)` in [0, 1], S a multiple of 32, to codes.
+
+    Args:
+        image_size: Height and width of the images, a multiple of 32.
+        latent_dim: Length of the code.
+        in_channels: Channels of the images.
+        width: Channels after the first convolution; each later one doubles them.
     """
 
     def __init__(self, image_size: int = 128, latent_dim: int = 128, in_channels: int = 3, width: int = 32) -> None:
-        """Builds the layers.
-
-        Args:
-            image_size: Height and width of the images, a multiple of 32.
-            latent_dim: Length of the code.
-            in_channels: Channels of the images.
-            width: Channels after the first convolution; each later one doubles them.
-        """
         check_range("ConvGaussianEncoder", "[1, inf)", in_channels=in_channels, width=width)
         layers: list[nn.Module] = []
         for channels in (width * 2**i for i in range(5)):
@@ -87,6 +82,14 @@ class ConvDecoder(SigmoidDecoder):
 
     Maps codes `(B, latent_dim)` to `(B, out_channels, S, S)`. The last layer is a sigmoid of logits: the original's
     Tanh, rescaled from [-1, 1] to [0, 1], is the sigmoid of twice its argument.
+
+    Args:
+        image_size: Height and width of the images, a multiple of 32.
+        latent_dim: Length of the code.
+        out_channels: Channels of the images.
+        width: Channels before the last convolution; each earlier stage has twice those of the next.
+        norm: Normalisation of each stage but the last: `batch`, or the original's `instance`, which loses global
+            contrast.
     """
 
     def __init__(
@@ -97,16 +100,6 @@ class ConvDecoder(SigmoidDecoder):
         width: int = 32,
         norm: Literal["instance", "batch"] = "batch",
     ) -> None:
-        """Builds the layers.
-
-        Args:
-            image_size: Height and width of the images, a multiple of 32.
-            latent_dim: Length of the code.
-            out_channels: Channels of the images.
-            width: Channels before the last convolution; each earlier stage has twice those of the next.
-            norm: Normalisation of each stage but the last: `batch`, or the original's `instance`, which loses global
-                contrast.
-        """
         check_range("ConvDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels, width=width)
         norms: dict[str, type[nn.Module]] = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
         size, channels = halved(image_size, 5), width * 16

@@ -12,6 +12,12 @@ class MLPHead(nn.Sequential):
     """Linear layers with a ReLU, and perhaps dropout, after all but the last; 1,482 parameters for 12 -> 64 -> 10.
 
     Maps codes `(B, in_features)` to logits `(B, num_classes)`.
+
+    Args:
+        in_features: Length of the code.
+        hidden_features: Width of the hidden layer, or of each.
+        num_classes: Number of logits.
+        dropout: Share of the hidden features that is left out in training, for all hidden layers or each.
     """
 
     def __init__(
@@ -21,14 +27,6 @@ class MLPHead(nn.Sequential):
         num_classes: int = 10,
         dropout: float | Sequence[float] = 0.0,
     ) -> None:
-        """Builds the layers.
-
-        Args:
-            in_features: Length of the code.
-            hidden_features: Width of the hidden layer, or of each.
-            num_classes: Number of logits.
-            dropout: Share of the hidden features that is left out in training, for all hidden layers or each.
-        """
         widths = [hidden_features] if isinstance(hidden_features, int) else list(hidden_features)
         shares = [dropout] * len(widths) if isinstance(dropout, float | int) else list(dropout)
         if len(shares) != len(widths):

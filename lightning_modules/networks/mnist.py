@@ -11,14 +11,12 @@ class MNISTEncoder(nn.Sequential):
     """Three convolutions and a linear layer; 30,476 parameters for a 12-dimensional code.
 
     Maps images `(B, 1, 28, 28)` in [0, 1] to codes `(B, latent_dim)`, unbounded.
+
+    Args:
+        latent_dim: Length of the code.
     """
 
     def __init__(self, latent_dim: int = 12) -> None:
-        """Builds the layers.
-
-        Args:
-            latent_dim: Length of the code.
-        """
         check_range("MNISTEncoder", "[1, inf)", latent_dim=latent_dim)
         super().__init__(
             nn.Conv2d(1, 16, 5),
@@ -38,14 +36,12 @@ class MNISTDecoder(SigmoidDecoder):
     """A linear layer and three transposed convolutions; 30,977 parameters for a 12-dimensional code.
 
     Maps codes `(B, latent_dim)` to images `(B, 1, 28, 28)` in [0, 1].
+
+    Args:
+        latent_dim: Length of the code.
     """
 
     def __init__(self, latent_dim: int = 12) -> None:
-        """Builds the layers.
-
-        Args:
-            latent_dim: Length of the code.
-        """
         check_range("MNISTDecoder", "[1, inf)", latent_dim=latent_dim)
         super().__init__(
             nn.Linear(latent_dim, 576),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
+from lightning.fabric.utilities.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from preimage.private_api import has_pre_hook

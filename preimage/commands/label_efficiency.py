@@ -6,9 +6,6 @@ from pathlib import Path
 
 from preimage.errors import CommandParser, at_least
 
-PROBES = ("linear", "knn", "mlp")
-FITS = ("scratch", "finetune", "semi")
-
 
 def _labels(text: str) -> str:
     if text != "all" and not text.isdigit():
@@ -28,8 +25,8 @@ def main(args: Sequence[str]) -> None:
     counts = ["10", "50", "100", "600", "1000", "3000", "all"]
     add("--labels", type=_labels, nargs="+", default=counts, help="numbers of labels, or all")
     methods = "probes of the frozen code, and fits of the encoder; semi takes the other images too, and longest"
-    default = [*PROBES, "scratch", "finetune"]
-    add("--methods", nargs="+", default=default, choices=[*PROBES, *FITS], help=methods)
+    known = ["linear", "knn", "mlp", "scratch", "finetune", "semi"]
+    add("--methods", nargs="+", default=known[:-1], choices=known, help=methods)
     add("--seeds", type=at_least(1), default=5, help="draws of the labels, and of the weights")
     steps = "least steps of a fit from labels, of 100 images; at least 10 passes"
     add("--steps", type=at_least(1), default=1500, help=steps)

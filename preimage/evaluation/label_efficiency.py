@@ -9,7 +9,6 @@ from typing import NamedTuple
 from datamodules import MNISTDataModule
 from datamodules.mnist import SOURCES
 from datamodules.splits import balanced_subset
-from preimage.commands.label_efficiency import PROBES
 from preimage.files import read_plain, sha256, write_atomically, write_json, write_rows
 from preimage.locks import PATIENCE, locked
 from preimage.reporting.charts import error_figure
@@ -20,9 +19,8 @@ from .measures import encode_splits
 from .probes import Codes, probe_accuracy, standardized, unchosen
 from .runs import default_device, figures_of, left_to_others, load_model, train
 
-CONFIGS = Path(__file__).parents[2] / "configs/mnist"
 COLUMNS = ("data", "labels", "method", "seed", "accuracy")
-VAL_SIZE = 100  # as in the configs, whose recipes were chosen on so many
+_VAL_SIZE = 100  # as in the configs, whose recipes were chosen on so many
 
 
 class Point(NamedTuple):
@@ -46,7 +44,7 @@ def measure_label_efficiency(options: argparse.Namespace, rest: list[str]) -> No
     checkpoint: Path = options.encoder_checkpoint
     device = default_device()
     model = load_model(Run(checkpoint.parent.parent, checkpoint)).to(device)  # a wrong one ends it before it begins
-    data = MNISTDataModule(options.dataset, options.root, val_size=VAL_SIZE)
+    data = MNISTDataModule(options.dataset, options.root, val_size=_VAL_SIZE)
     data.prepare_data()
     data.setup("fit")
     every, classes = len(data.train_set), len(data.class_names)
@@ -66,11 +64,11 @@ def measure_label_efficiency(options: argparse.Namespace, rest: list[str]) -> No
         with left_to_others(name), claimed(options.out / "_".join(map(str, point))):
             if point in read(path):  # which another process has added in the meantime
                 continue
-            if method in PROBES:
+            if _config(method).is_file():
+                accuracy = _fit(point, every, options, rest)
+            else:
                 codes = codes or standardized(encode_splits(model, data, ["train", "test"], device))
                 accuracy = _probe(point, classes, codes)
-            else:
-                accuracy = _fit(point, every, options, rest)
             add(path, point, accuracy)
             print(f"{name}: {accuracy:.4f}", flush=True)
     errors = errors_of(point._asdict() | {"accuracy": accuracy} for point, accuracy in read(path).items())
@@ -113,6 +111,11 @@ def add(path: Path, point: Point, accuracy: float) -> None:
         write_rows(path, rows, COLUMNS)
 
 
+def _config(method: str) -> Path:
+    """The config of a method that fits a network; there is none of a probe."""
+    return Path(__file__).parents[2] / f"configs/mnist/classifier_100_{method}.yaml"
+
+
 def _probe(point: Point, num_classes: int, splits: dict[str, Codes]) -> float:
     """Test accuracy of a probe, from the labels that a fit with this `label_seed` has."""
     codes, labels = splits["train"]
@@ -124,9 +127,9 @@ def _probe(point: Point, num_classes: int, splits: dict[str, Codes]) -> float:
 
 
 def _fit(point: Point, every: int, options: argparse.Namespace, rest: list[str]) -> float:
-    """Test accuracy of the config `classifier_100_METHOD`, with another number of labels and as many steps for each."""
+    """Test accuracy of a method's config, with another number of labels and as many steps for each."""
     labels = "null" if point.labels == every else str(point.labels)
-    flags = [f"--data.dataset={point.data}", f"--data.root={options.root}", f"--data.val_size={VAL_SIZE}"]
+    flags = [f"--data.dataset={point.data}", f"--data.root={options.root}", f"--data.val_size={_VAL_SIZE}"]
     flags += [f"--data.num_labels={labels}", f"--data.label_seed={point.seed}", f"--seed_everything={point.seed}"]
     flags += ["--trainer.callbacks=[]", "--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
     if point.method != "scratch":
@@ -138,5 +141,5 @@ def _fit(point: Point, every: int, options: argparse.Namespace, rest: list[str])
         steps = max(options.steps, math.ceil(10 * point.labels / 100))
         flags += ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}"]
     run_dir: Path = options.out / "fits" / point.data / f"{point.method}_{point.labels}" / f"version_{point.seed}"
-    train(run_dir, f"--config={CONFIGS}/classifier_100_{point.method}.yaml", *flags, *rest)
+    train(run_dir, f"--config={_config(point.method)}", *flags, *rest)
     return figures_of(run_dir)["test/accuracy"]

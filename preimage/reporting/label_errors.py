@@ -11,9 +11,9 @@ from .charts import colours
 from .runs import Group, over_seeds
 from .tables import METRICS, markdown_table
 
-NAMES = {"linear": "linear", "knn": "kNN", "mlp": "MLP", "scratch": "from scratch", "finetune": "fine-tuned"}
-NAMES["semi"] = "fine-tuned, semi-supervised"
-COLOURS = colours(NAMES.values())
+_NAMES = {"linear": "linear", "knn": "kNN", "mlp": "MLP", "scratch": "from scratch", "finetune": "fine-tuned"}
+_NAMES["semi"] = "fine-tuned, semi-supervised"
+COLOURS = colours(_NAMES.values())
 #: By data set, test error by number of labels: Kingma et al. 2014 (arXiv 1406.5298), table 1.
 PUBLISHED = {
     "mnist": {
@@ -36,10 +36,10 @@ def errors_of(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     errors = pd.DataFrame(rows).reindex(columns=["data", "labels", "method", "accuracy"])
     errors["labels"] = pd.to_numeric(errors["labels"], errors="coerce")
     errors["value"] = 1 - pd.to_numeric(errors["accuracy"], errors="coerce")
-    errors["line"] = errors["method"].map(NAMES)
+    errors["line"] = errors["method"].map(_NAMES)
     errors = errors.replace([np.inf, -np.inf, ""], np.nan).dropna()
     errors = errors[errors["labels"] > 0].astype({"labels": int})
-    order = list(NAMES.values())
+    order = list(_NAMES.values())
     errors = errors.sort_values("line", key=lambda names: names.map(order.index), kind="stable")
     published = [
         (data, line, count, error)

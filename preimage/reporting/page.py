@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from preimage.runs import Run
@@ -49,9 +48,8 @@ def write_page(path: Path, title: str, findings: Findings, comparisons: Sequence
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"data_uri": data_uri, "describe": charts.describe, "head_of": _head_of, "psnr": _psnr}
-    environment.filters["by_section"] = lambda head: [list(same) for _, same in groupby(head, itemgetter(0))]
-    environment.filters |= {"svg_uri": _svg_uri, "breakable": lambda text: escape(text).replace("_", Markup("_<wbr>"))}
+    environment.filters |= {"data_uri": data_uri, "svg_uri": _svg_uri, "describe": charts.describe, "psnr": _psnr}
+    environment.filters |= {"head_of": _head_of, "by_section": _by_section}
     page = environment.get_template("page.html").render(
         title=title,
         summary=_summary(findings),
@@ -128,6 +126,10 @@ def _head_of(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
         )
         head.append((section, title, style))
     return head
+
+
+def _by_section(head: list[tuple[str, str, str]]) -> list[list[tuple[str, str, str]]]:
+    return [list(same) for _, same in groupby(head, itemgetter(0))]
 
 
 def _psnr(group: Group) -> str:

@@ -6,13 +6,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from preimage import files
-from preimage.files import cached_folder, clear_leftovers, reserve, whole_folder, write_atomically
+from preimage.files import clear_leftovers, reserve, whole_folder, write_atomically
 from tests.conftest import ROOT, wait_for
 
 
@@ -92,27 +91,6 @@ def test_a_killed_build_is_removed_by_the_next_one_of_the_same_folder(tmp_path: 
     with whole_folder(tmp_path / "cache"):
         pass
     assert [path.name.split(".")[0] for path in sorted(tmp_path.iterdir())] == ["cache", "other"]
-
-
-def test_of_several_that_want_a_folder_one_fills_it(tmp_path: Path) -> None:
-    built = []
-
-    def build(folder: Path) -> None:
-        built.append(folder)
-        time.sleep(0.2)
-        (folder / "done").touch()
-
-    def want(_: int) -> None:
-        cached_folder(tmp_path / "caches/one", lambda folder: (folder / "done").is_file(), build)
-
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(want, range(3)))
-    assert len(built) == 1
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
-        "caches",
-        "caches/one",
-        "caches/one/done",
-    ]
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -22,11 +22,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from preimage.checks import check_range
 from preimage.private_api import trainer_of
 
-from .checkpoints import load_checkpoint, load_part
+from .checkpoints import load_checkpoint, load_part, renewed_checkpoint
 from .metrics import reset
 from .networks.precision import follow_dtype
 from .networks.weights import check_fit, weights_hash
-from .retired import renewed_checkpoint
 from .schedules import OneCycle
 from .shapes import check_shapes
 

@@ -1,11 +1,15 @@
 """Loading of Lightning checkpoints, and of one part of the model in them."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import __version__
 from torch import Tensor, nn
+
+from preimage.retired import renewed
 
 from .networks.weights import check_fit, load_plain
 
@@ -30,6 +34,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if not isinstance(checkpoint.get(key, {}), dict):
             raise ValueError(f"{path} is damaged: its {key} is {_shown(checkpoint[key])}")
     return checkpoint
+
+
+def renewed_checkpoint(path: str | Path, name: str) -> str | Path | io.BytesIO:
+    """A checkpoint whose hyperparameters are those of this version: its path, if they are that already.
+
+    `name` is the class that is to be built, where the checkpoint does not say.
+    """
+    checkpoint = load_checkpoint(path)
+    given = checkpoint.get("hyper_parameters", {})
+    class_path, arguments = renewed(given.get("_class_path", name), given)
+    if "_class_path" in given:
+        arguments["_class_path"] = class_path
+    if arguments == given:
+        return path
+    file = io.BytesIO()
+    torch.save(checkpoint | {"hyper_parameters": arguments}, file)
+    file.seek(0)
+    return file
 
 
 def _shown(value: Any) -> str:

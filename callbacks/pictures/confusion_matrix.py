@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from preimage.files import write_text
+from preimage.fonts import drawable
 from preimage.loggers import reporters, run_directory
 
 from . import Picture, class_names
@@ -45,7 +46,7 @@ class ConfusionMatrix(Picture):
                 table = io.StringIO()
                 csv.writer(table, lineterminator="\n").writerows([header, *rows])
                 write_text(run_dir / "confusion_test.csv", table.getvalue())
-        return confusion_figure(counts, names)
+        return confusion_figure(counts, drawable(names))
 
 
 def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:

@@ -22,11 +22,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from preimage.checks import check_range
 from preimage.private_api import trainer_of
 
-from .checkpoints import load_checkpoint, load_part
+from .checkpoints import load_checkpoint, load_part, renewed_checkpoint
 from .metrics import reset
 from .networks.precision import follow_dtype
 from .networks.weights import check_fit, weights_hash
-from .retired import renewed_checkpoint
 from .schedules import OneCycle
 from .shapes import check_shapes
 
@@ -275,7 +274,7 @@ class EncoderModule(LightningModule):
         if self.trainer.precision_plugin.precision not in ("32-true", "16-mixed", "bf16-mixed"):
             follow_dtype(self)
         if self.encoder_checkpoint is not None and stage == "fit":
-            load_part(self.encoder, self._encoder_path(), "encoder")
+            load_part(self.encoder, self._encoder_path(), "encoder", self.hparams.get("encoder"))
         self._check_classes(stage)
 
     def _check_classes(self, stage: str) -> None:
@@ -378,7 +377,10 @@ class EncoderModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Builds a model from its checkpoint alone, as LightningModule does, also from one of an earlier version."""
+        """Builds a model from its checkpoint alone, also from one of an earlier version.
+
+        As with LightningModule, it is in training mode, to be trained on; `preimage.load` gives one for reading.
+        """
         if isinstance(checkpoint_path, str | Path):
             checkpoint_path = renewed_checkpoint(checkpoint_path, cls.__name__)
         model: Self = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)

@@ -1,13 +1,20 @@
 """Loading of Lightning checkpoints, and of one part of the model in them."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import __version__
 from torch import Tensor, nn
 
+from preimage.retired import renewed
+
 from .networks.weights import check_fit, load_plain
+
+#: The options that arguments of an encoder follow.
+_FLAGS = {"image_size": "data.image_size"}
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -30,6 +37,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if not isinstance(checkpoint.get(key, {}), dict):
             raise ValueError(f"{path} is damaged: its {key} is {_shown(checkpoint[key])}")
     return checkpoint
+
+
+def renewed_checkpoint(path: str | Path, name: str) -> str | Path | io.BytesIO:
+    """A checkpoint whose hyperparameters are those of this version: its path, if they are that already.
+
+    `name` is the class that is to be built, where the checkpoint does not say.
+    """
+    checkpoint = load_checkpoint(path)
+    given = checkpoint.get("hyper_parameters", {})
+    class_path, arguments = renewed(given.get("_class_path", name), given)
+    if "_class_path" in given:
+        arguments["_class_path"] = class_path
+    if arguments == given:
+        return path
+    file = io.BytesIO()
+    torch.save(checkpoint | {"hyper_parameters": arguments}, file)
+    file.seek(0)
+    return file
 
 
 def _shown(value: Any) -> str:
@@ -95,15 +120,36 @@ def _check_form(path: str | Path, name: str, found: Any, fresh: Any) -> None:
         raise ValueError(f"{path} is damaged: its {name} is {_shown(found)}")
 
 
-def load_part(module: nn.Module, path: str | Path, name: str) -> None:
+def load_part(module: nn.Module, path: str | Path, name: str, built: Any = None) -> None:
     """Fills a module with one part of a run's model, by its name there, for example `encoder`.
+
+    Args:
+        module: The module.
+        path: The `.ckpt` file.
+        name: Name of the part.
+        built: Class path and arguments of the module, if they are known, for the message where it does not fit.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: It cannot be read, or does not fit the module.
     """
     prefix = f"{name}."
-    weights = load_checkpoint(path)["state_dict"]
+    checkpoint = load_checkpoint(path)
+    weights = checkpoint["state_dict"]
     part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    check_fit(module.state_dict(), part, f"the {name} in {path}")
+    try:
+        check_fit(module.state_dict(), part, f"the {name} in {path}")
+    except ValueError as error:
+        there, here = (_arguments(source) for source in (checkpoint.get("hyper_parameters", {}).get(name), built))
+        other = [key for key in there if key in here and there[key] != here[key]]
+        if not other:
+            raise
+        trained, wanted = (", ".join(f"{key}={source[key]}" for key in other) for source in (there, here))
+        mend = " ".join(f"--{_FLAGS.get(key, f'model.{name}.{key}')} {there[key]}" for key in other)
+        raise ValueError(f"{error}: it was trained with {trained}, and here is {wanted}; give {mend}") from error
     module.load_state_dict(part)
+
+
+def _arguments(built: Any) -> dict[str, Any]:
+    arguments = built.get("init_args") if isinstance(built, dict) else None
+    return arguments if isinstance(arguments, dict) else {}

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from preimage.checks import check_range
 
 from .base import Batch, EncoderModule, Split, StepOutput
-from .metrics import classification_metrics
+from .metrics import class_keys, classification_metrics
 from .networks.gaussian import GaussianEncoder
 from .networks.precision import full
 from .noise import noise_like
@@ -122,7 +122,8 @@ class Classifier(EncoderModule):
         """Logs the metrics of the test split and the accuracy within each class (its recall)."""
         confusion = self.confusion.compute()
         counts = confusion.sum(dim=1)
-        recalls = {f"test/accuracy_class_{i}": confusion[i, i] / counts[i] for i in counts.nonzero()[:, 0].tolist()}
+        names = class_keys(getattr(self._data(), "class_names", None) or (), self.num_classes)
+        recalls = {f"test/accuracy_{names[i]}": confusion[i, i] / counts[i] for i in counts.nonzero()[:, 0].tolist()}
         self.log_dict(recalls, sync_dist=True)
         super().on_test_epoch_end()
 

@@ -1,6 +1,7 @@
 """The metrics of each kind of system, as torchmetrics collections that are updated by keyword."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -47,6 +48,19 @@ def direction(metric: str) -> Literal["min", "max"] | None:
     if not known:
         return None
     return "max" if (known[-1] in _MORE) != ("negative" in words) else "min"
+
+
+def class_keys(names: Sequence[str], count: int) -> list[str]:
+    """How classes are called in the names of metrics: `Ankle_boot` for `Ankle boot`, else their number, as `class_6`.
+
+    Args:
+        names: Names of the classes. What is not in ASCII, has no letter to begin with, or is alike to another, is not
+            taken.
+        count: Number of classes.
+    """
+    keys = [re.sub(r"[^a-zA-Z0-9-]+", "_", name).strip("_") if name.isascii() else "" for name in names]
+    known = [key if re.match("(?!class_)[a-zA-Z]", key) and keys.count(key) == 1 else "" for key in keys]
+    return [key or f"class_{number}" for number, key in enumerate(known if len(known) == count else [""] * count)]
 
 
 class MeanLoss(Metric):

@@ -38,7 +38,6 @@ from callbacks import (
 )
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
-from lightning_modules.retired import renewed_text
 from preimage.beginning import Beginning, Start, experiment_directory
 from preimage.checks import check_inside
 from preimage.configs import check_class_paths, with_bases
@@ -47,8 +46,9 @@ from preimage.locks import PATIENCE
 from preimage.loggers import RunLogger, reporters, run_directory
 from preimage.parsing import OneLineErrorParser
 from preimage.processes import agree, check_processes, check_slurm
-from preimage.runs import Run, stoppers
-from preimage.trainer_options import as_list, check_trainer, settle_modes, settle_trainer
+from preimage.retired import renewed_text
+from preimage.runs import Run, as_list, stoppers
+from preimage.trainer_options import check_trainer, settle_modes, settle_trainer
 
 #: What acts on every run, by its name in `config.yaml`, where it can be changed.
 _ALWAYS_MADE: dict[str, type[Callback]] = {

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from lightning_modules.checkpoints import load_checkpoint
 from preimage.files import read_plain
 
 #: Options that are one number. What is none of the arguments of a class may be an attribute of it.
@@ -22,14 +24,20 @@ _LINKS = (
 )
 
 
+_READ = 2.5
+
+
 class _Option(NamedTuple):
-    """An argument in the configuration; `rank` is 3 if a flag gives it, 2 a file, 1 the class itself, else 0."""
+    """An argument in the configuration.
+
+    `rank` is 3 if a flag gives it, `_READ` the checkpoint of the encoder, 2 a file, 1 the class itself, else 0.
+    """
 
     arguments: Namespace
     key: str
     value: int
     in_files: int | None
-    rank: int
+    rank: float
 
 
 def link(config: Namespace, args: Sequence[str]) -> None:
@@ -37,6 +45,8 @@ def link(config: Namespace, args: Sequence[str]) -> None:
 
     What a class is known to be goes before all, a flag before a file, and a file before the defaults. The options that
     are not given follow, and those of files that agreed with each other; what is given on purpose in two ways stays.
+    An encoder that is read from a checkpoint is built as it is there: its sizes go before a file's, and what else it
+    has before the defaults.
 
     Args:
         config: The configuration of a command, with all defaults; changed in place.
@@ -44,8 +54,16 @@ def link(config: Namespace, args: Sequence[str]) -> None:
     """
     files = [_with_parts(str(path), Path()) for path in config.get("config") or []]
     flags = list(_flags(args))
+    checkpoint, there = _read_encoder(config)
+    encoder = _get(config, ["model", "encoder"]).init_args if there else Namespace()
+    before = vars(encoder.clone())
+    for key in set(there) & set(before):
+        if all(_get(source, ["model", "encoder", key]) is None for source in (*files, *flags)):
+            encoder[key] = there[key]
     for names in _LINKS:
         options = [option for name in names.split() for option in _options(config, name.split("."), files, flags)]
+        if all(option.rank < 3 for option in options):
+            options = [_as_read(option, there) if option.arguments is encoder else option for option in options]
         leading = [option for option in options if option.key != "size"]  # a crop may be smaller than the image
         if not leading:
             continue
@@ -56,6 +74,33 @@ def link(config: Namespace, args: Sequence[str]) -> None:
             if follows and option.key != "wnids" and option.value != first.value:
                 square = isinstance(option.arguments.get(option.key), list | tuple)
                 option.arguments[option.key] = [first.value, first.value] if square else first.value
+    if taken := [f"{key}={value}" for key, value in vars(encoder).items() if value != before[key] and key in there]:
+        rank_zero_info(f"the encoder has {', '.join(taken)} as in {checkpoint}, from which it is read")
+
+
+def _read_encoder(config: Namespace) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that a fit reads its encoder from, and the arguments of the encoder there.
+
+    There are none for an encoder of another class, and where a checkpoint of the whole model is given.
+    """
+    path = _get(config, ["model", "encoder_checkpoint"])
+    if not isinstance(path, str) or config.get("ckpt_path") not in (None, "last", "best", "auto"):
+        return Path(), {}
+    checkpoint = Path(path) if Path(path).exists() else Path(config.trainer.default_root_dir) / path
+    try:
+        there = load_checkpoint(checkpoint).get("hyper_parameters", {}).get("encoder")
+    except (OSError, ValueError):  # the fit says what is wrong with it
+        return checkpoint, {}
+    here = _get(config, ["model", "encoder"])
+    same = isinstance(here, Namespace) and isinstance(there, dict) and there.get("class_path") == here.get("class_path")
+    return checkpoint, dict(there.get("init_args") or {}) if same and here.get("init_args") else {}
+
+
+def _as_read(option: _Option, there: dict[str, Any]) -> _Option:
+    if (value := _number(there.get(option.key))) is None:
+        return option
+    option.arguments[option.key] = there[option.key]
+    return option._replace(value=value, rank=_READ)
 
 
 def _flags(args: Sequence[str]) -> Iterator[dict[str, Any]]:

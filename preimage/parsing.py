@@ -16,11 +16,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 import callbacks
 import datamodules
 import lightning_modules
-from lightning_modules.retired import renewed_text
 from preimage import loggers
 from preimage.configs import without_base
 from preimage.files import read_plain
 from preimage.private_api import set_type, type_of, typed_actions, wrap_check
+from preimage.retired import renewed_text
 from preimage.trainer_options import FOLLOWERS
 
 _PACKAGES = ("lightning_modules.", "datamodules.", "callbacks.", "preimage.")

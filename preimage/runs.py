@@ -1,4 +1,7 @@
-"""A run is a folder: what it holds, and whether another configuration would be the same experiment."""
+"""A run is a folder: what it holds, and whether another configuration would be the same experiment.
+
+Nothing here imports torch, which takes longer than a whole report, before a checkpoint is opened.
+"""
 
 import json
 import os
@@ -12,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_modules.checkpoints import load_checkpoint
-from lightning_modules.retired import renewed_config
 from preimage.files import DATA_PLACES, read_metrics, read_plain, write_text
 from preimage.locks import locked
-from preimage.trainer_options import as_list
+from preimage.retired import renewed_config
 
 LOCK = ".lock"
 #: What makes an experiment what it is, beside what of the trainer is learned by.
@@ -113,6 +113,8 @@ class Run:
         last = self.checkpoint("last")
         if not last.is_file():
             return ""
+        from lightning_modules.checkpoints import load_checkpoint
+
         saved = load_checkpoint(last)
         epoch, step = saved.get("epoch", 0), saved.get("global_step", 0)
         if type(epoch) is not int or type(step) is not int:
@@ -166,6 +168,11 @@ def stoppers(trainer: Mapping[str, Any]) -> str:
     chosen = [part for name, part in _callbacks(trainer) if not watching.match(name)]
     limits = [trainer.get(key) for key in ("max_time", "min_epochs", "min_steps")]
     return json.dumps([limits, chosen], sort_keys=True, default=str)
+
+
+def as_list(option: Any) -> list[Any]:
+    """What an option of the trainer gives of which a single one needs no list."""
+    return option if isinstance(option, list) else [] if option is None else [option]
 
 
 def _callbacks(trainer: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -223,6 +230,8 @@ def claimed(folder: Path) -> AbstractContextManager[int]:
         Busy: Another process is at work on it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
     if getattr(rank_zero_only, "rank", 0):  # a process that Lightning has started for this one runs the same command
         return nullcontext(-1)
     return locked(folder.with_name(f".{folder.name}.lock"))

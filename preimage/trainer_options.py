@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.metrics import direction
 from preimage.checks import check_inside, check_range
+from preimage.runs import as_list
 
 #: What compares a metric with its best value so far, and takes `min` for every metric that no mode is given for.
 FOLLOWERS = (EarlyStopping, ModelCheckpoint, ReduceLROnPlateau)
@@ -25,11 +26,6 @@ _RANGES = {
     "[1, inf)": ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"),
     "[-1, inf)": ("max_epochs", "max_steps", "num_sanity_val_steps"),
 }
-
-
-def as_list(option: Any) -> list[Any]:
-    """What an option of the trainer gives of which a single one needs no list."""
-    return option if isinstance(option, list) else [] if option is None else [option]
 
 
 def settle_modes(config: Namespace) -> None:

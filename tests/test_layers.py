@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 #: Each imports from itself and from those before it; `preimage` alone is the door that users come in by.
 LAYERS = [
-    "preimage.checks preimage.locks preimage.files preimage.progress preimage.private_api",  # import no room
+    "preimage.checks preimage.locks preimage.files preimage.progress preimage.private_api preimage.retired preimage.fonts",
     "lightning_modules",
     "datamodules",
     "preimage.trainer_options preimage.runs preimage.loggers",  # what a run is
@@ -19,7 +19,7 @@ LAYERS = [
     "preimage.beginning preimage.cli",
     "preimage.reporting",
     "preimage.evaluation",
-    "preimage.model preimage.sweep_file preimage.commands",
+    "preimage.model preimage.codes preimage.sweep_file preimage.commands",
     "preimage.__main__ preimage",
 ]
 FILES = {

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from callbacks.outputs import OutputCallback
 from preimage.files import write_atomically
+from preimage.fonts import choose_fonts, drawable
 from preimage.loggers import reporters, run_directory
 
 
@@ -47,6 +48,11 @@ def class_names(trainer: Trainer, count: int) -> list[str]:
     """Names of the classes of the data, or their numbers, up to `count`, where they have none."""
     names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
     return names or [str(number) for number in range(count)]
+
+
+def drawn_names(trainer: Trainer, count: int) -> list[str]:
+    """The same, as they can be drawn."""
+    return drawable(class_names(trainer, count))
 
 
 def decode(pl_module: LightningModule, codes: Tensor) -> Tensor:
@@ -93,6 +99,7 @@ def save_below_images(trainer: Trainer, file: str, write: Callable[[Path], Any])
 
 
 def _render(figure: Figure) -> NDArray[np.uint8]:
+    choose_fonts(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

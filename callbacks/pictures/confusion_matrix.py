@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from preimage.files import write_rows
+from preimage.fonts import drawable
 from preimage.loggers import reporters, run_directory
 
 from . import Picture, class_names
@@ -39,7 +40,7 @@ class ConfusionMatrix(Picture):
                 reporter.log_table("test_confusion", header, rows, step=trainer.global_step)
             if (run_dir := run_directory(trainer)) is not None:
                 write_rows(run_dir / "confusion_test.csv", [dict(zip(header, row, strict=True)) for row in rows])
-        return confusion_figure(counts, names)
+        return confusion_figure(counts, drawable(names))
 
 
 def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:

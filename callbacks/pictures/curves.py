@@ -3,9 +3,13 @@
 import math
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.axes import Axes
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from preimage.files import read_metrics
@@ -13,7 +17,7 @@ from preimage.loggers import run_directory
 
 from . import save_picture
 
-_GRADIENTS = "gradient_norm"  # one panel of one curve per group of layers
+_GRADIENTS = "gradient_norm"  # one panel of one curve per group of layers, as wide as the picture
 
 
 class Curves(Callback):
@@ -71,15 +75,28 @@ def curves_figure(path: Path) -> Figure | None:
                 panels[split][metric][row["step"]] = value
     if not panels:
         return None
-    columns = min(len(panels), 3)
+    gradients = panels.pop(_GRADIENTS, {})
+    columns = max(min(len(panels), 3), 2 if gradients else 1)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
-    for number, (metric, lines) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        for name, values in sorted(lines.items()):
-            axes.plot(list(values), list(values.values()), marker=".", label=name)
-        gradients = metric == _GRADIENTS
-        axes.set(title=metric, xlabel="step" if gradients else "epoch", yscale="log" if gradients else "linear")
+    height = rows + bool(gradients)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * height), layout="constrained")
+    grid = figure.add_gridspec(height, columns)
+    for number, (metric, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(grid[divmod(number, columns)])
+        _plot(axes, lines)
+        axes.set(title=metric, xlabel="epoch")
         axes.legend(fontsize="small")
-        axes.grid(alpha=0.3)
+    if gradients:
+        axes = figure.add_subplot(grid[rows, :])
+        axes.set_prop_cycle(color=list(TABLEAU_COLORS) * 3, linestyle=["-"] * 10 + ["--"] * 10 + [":"] * 10)
+        _plot(axes, gradients)
+        axes.set(title=_GRADIENTS, xlabel="step", yscale="log")
+        beside: Any = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": math.ceil(len(gradients) / 14)}
+        axes.legend(fontsize="small", **beside)
     return figure
+
+
+def _plot(axes: Axes, lines: Mapping[str, Mapping[float, float]]) -> None:
+    for name, values in sorted(lines.items()):
+        axes.plot(list(values), list(values.values()), marker=".", label=name)
+    axes.grid(alpha=0.3)

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from preimage.checks import check_range
+from preimage.fonts import font_for
 
-from . import Picture, class_names, save_below_images
+from . import Picture, drawn_names, save_below_images
 
 
 class ReconstructionGrid(Picture):
@@ -47,7 +48,7 @@ class ReconstructionGrid(Picture):
         save_below_images(trainer, f"{self.name}/pairs.npz", lambda path: np.savez_compressed(path, **pairs))  # type: ignore[arg-type]
         if not self.captions:
             return reconstruction_grid(targets, reconstructions, self.columns)
-        known = class_names(trainer, int(labels.max()) + 1)
+        known = drawn_names(trainer, int(labels.max()) + 1)
         rows = []
         for row in torch.arange(len(labels)).split(self.columns):
             grid = reconstruction_grid(targets[row], reconstructions[row], self.columns)
@@ -120,6 +121,7 @@ def caption_row(names: list[str], width: int, columns: int) -> NDArray[np.uint8]
     row = Image.new("RGB", (width, 26), "white")
     for index, name in enumerate(names):
         tile = Image.new("RGB", (width // columns - 3, 26), "white")
-        ImageDraw.Draw(tile).multiline_text((0, 0), name.replace(" (", "\n("), fill="black", spacing=1)
+        text, font = name.replace(" (", "\n("), font_for(name, 10)
+        ImageDraw.Draw(tile).multiline_text((0, 0), text, fill="black", font=font, spacing=1)
         row.paste(tile, (2 + index * (width - 2) // columns, 0))
     return np.asarray(row)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from preimage.checks import check_range
 
-from . import Picture, class_names
+from . import Picture, drawn_names
 
 
 class LabelledGrid(Picture):
@@ -38,7 +38,7 @@ class LabelledGrid(Picture):
         rows = {} if prepare is None else {"input": prepare(kept["image"])}
         rows |= {key: kept[key] for key in ("target", "reconstruction") if key in kept}
         probabilities = kept["logits"].softmax(dim=1)
-        names = class_names(trainer, probabilities.shape[1])
+        names = drawn_names(trainer, probabilities.shape[1])
         return labelled_figure(rows or {"image": kept["image"]}, kept["label"], probabilities, names)
 
 

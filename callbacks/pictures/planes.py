@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from preimage.checks import check_range
 
-from . import Picture, class_names, decode
+from . import Picture, decode, drawn_names
 from .grids import image_grid
 
 
@@ -50,7 +50,7 @@ class CodePlane(Picture):
         if codes[0].numel() > 2:
             names = ["first principal axis of the codes", "second principal axis of the codes"]
         elif isinstance(getattr(pl_module, "head", None), nn.Identity):
-            names = [f"logit of {name}" for name in class_names(trainer, 2)]
+            names = [f"logit of {name}" for name in drawn_names(trainer, 2)]
         else:
             names = ["first number of the code", "second number of the code"]
         return plane_figure(torch.cat([decode(pl_module, row) for row in rows]), across, up, names)
@@ -84,7 +84,7 @@ class LatentProjection(Picture):
             return None
         codes, labels = self.joined().values()
         points = self._project(codes)
-        names = class_names(trainer, int(labels.max()) + 1)
+        names = drawn_names(trainer, int(labels.max()) + 1)
         figure = Figure(figsize=(7, 6), layout="constrained")
         axes = figure.add_subplot()
         for label in labels.unique().tolist():

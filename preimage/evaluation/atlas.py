@@ -16,6 +16,7 @@ from lightning_modules import FrozenFeatures, Inversion, OptimizationInversion
 from lightning_modules.inversion import COMMON_SIZE, at_common_size
 from preimage.configs import chain
 from preimage.files import read_plain, write_atomically, write_json, write_rows, write_text
+from preimage.fonts import choose_fonts, drawable
 from preimage.reporting.tables import markdown_table
 from preimage.runs import Run, claimed
 
@@ -64,8 +65,10 @@ def draw_atlas(options: argparse.Namespace, rest: list[str]) -> None:
         with torch.no_grad():
             strips.append(at_common_size(model(to_float(test.images[shown], device))).cpu())
     _write_table(options.out, rows)
-    names = [data.class_names[label] if label >= 0 else "" for label in test.labels[shown].tolist()]
+    known = drawable(data.class_names)
+    names = [known[label] if label >= 0 else "" for label in test.labels[shown].tolist()]
     figure = _figure(options.network, rows, names, strips)
+    choose_fonts(figure)
     write_atomically(options.out / "atlas.png", lambda path: figure.savefig(path, dpi=100))
     print((options.out / "atlas.md").read_text(), options.out / "atlas.png", sep="\n")
 

@@ -31,11 +31,35 @@ def candidates(count: int) -> dict[str, list[Any]]:
         count: Number of codes to learn from.
     """
     mlp = {"batch_size": min(256, count), "max_iter": _passes(count), "random_state": 0}
+    search = _Search(min(20, count))
     return {
         "linear": [LogisticRegression(C=c, max_iter=300) for c in (0.01, 0.1, 1.0, 10.0, 100.0)],
-        "knn": [KNeighborsClassifier(min(k, count), weights="distance", algorithm="brute") for k in (1, 5, 10, 20)],
+        "knn": [_KNN(min(k, count), search) for k in (1, 5, 10, 20)],
         "mlp": [MLPClassifier((256,), alpha=alpha, **mlp) for alpha in (1e-4, 1e-2, 1.0)],
     }
+
+
+class _Search:
+    """The nearest neighbours of the codes that were asked for last, as many as any setting takes."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.queries: Any = None
+        self.result: Any = None
+
+
+class _KNN(KNeighborsClassifier):
+    """scikit-learn's, of which several that learn from the same codes search once: it takes longer than all else."""
+
+    def __init__(self, n_neighbors: int, search: _Search) -> None:
+        super().__init__(n_neighbors, weights="distance", algorithm="brute")
+        self.search = search
+
+    def kneighbors(self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True) -> Any:
+        if X is not self.search.queries:
+            self.search.queries, self.search.result = X, super().kneighbors(X, self.search.most)
+        distances, neighbours = (part[:, : n_neighbors or self.n_neighbors] for part in self.search.result)
+        return (distances, neighbours) if return_distance else neighbours
 
 
 def unchosen(count: int, num_classes: int, seed: int) -> dict[str, list[Any]]:
@@ -79,7 +103,10 @@ def probe_accuracy(settings: Sequence[Any], train: Codes, test: Codes, val: Code
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are limited on purpose
         probes = [setting.fit(codes, labels) for setting in settings]
-    chosen = max(probes, key=lambda probe: probe.score(val[0].numpy(), val[1].numpy())) if val else probes[0]
+    chosen = probes[0]
+    if val:
+        queries, answers = (part.numpy() for part in val)
+        chosen = max(probes, key=lambda probe: probe.score(queries, answers))
     predicted, truth = chosen.predict(test[0].numpy()), test[1].numpy()
     f1 = f1_score(truth, predicted, average="macro")
     return {"accuracy": float(accuracy_score(truth, predicted)), "f1": float(f1)}

@@ -4,6 +4,7 @@ import colorsys
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -134,7 +135,9 @@ def describe(figure: Figure) -> str:
 def svg(figure: Figure) -> str:
     """Writes a figure as SVG, the same every time, in tenths of a point."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has fonts of its own
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     short = re.sub(r"([ML] \d+\.\d)\d*( \d+\.\d)\d*", r"\1\2", file.getvalue())
     return " ".join(short.split())
 

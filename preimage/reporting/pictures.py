@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from preimage.fonts import drawable, font_for
 from preimage.runs import Run
 
 from .runs import Group
@@ -91,8 +92,8 @@ def compare(groups: Sequence[Group]) -> list[Comparison]:
 
 def drawn(comparison: Comparison) -> Image.Image:
     """Draws a comparison as one picture with the models' names at the left, for where there is no page around it."""
-    font = ImageFont.load_default(size=16)
-    names = ["test image", *(group.short_label for group, _ in comparison.rows)]
+    names = drawable(["test image", *(group.short_label for group, _ in comparison.rows)], "model")
+    font = font_for("".join(names), 16)
     strips = [comparison.originals, *(strip for _, strip in comparison.rows)]
     left = 20 + int(max(font.getlength(name) for name in names))
     height = comparison.originals.height + 4

@@ -13,8 +13,7 @@ from typing import Any
 import pandas as pd
 
 from preimage.files import DATA_PLACES, read_plain
-from preimage.runs import Run
-from preimage.trainer_options import as_list
+from preimage.runs import Run, as_list
 
 from .tables import figures
 

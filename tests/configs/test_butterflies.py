@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.conftest import ROOT, Fails, Run
@@ -70,3 +71,27 @@ def test_a_wrong_number_of_classes_is_named(fails: Fails, butterflies: list[str]
     assert "the data has 75 classes, model.num_classes=70" in line
     line = fails("fit", *scratch, *butterflies, *SMALL, "--model.head.num_classes=70", "--model.num_classes=75")
     assert "model.head (MLPHead, in_features=128, num_classes=70) gives (70,) for model.num_classes=75" in line
+
+
+def test_a_classifier_takes_the_sizes_of_the_run_that_its_encoder_is_read_from(
+    run: Run, fails: Fails, butterflies: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    small = [flag for flag in SMALL if "image_size" not in flag]
+    vae = ["--data.image_size=32", "--model.latent_dim=8", "--model.encoder.width=4", "--model.decoder.width=4"]
+    runs = run("fit", *config("butterflies/vae.yaml"), *butterflies, *small, *vae, "--trainer.callbacks=null")
+    classifier = [*config("butterflies/latent_classifier.yaml"), *butterflies, *small, "--curves=null"]
+    run("fit", *classifier)
+    folder = runs / "latent_classifier/version_0"
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    model, data = written["model"]["init_args"], written["data"]["init_args"]
+    expected = {"image_size": 32, "latent_dim": 8, "in_channels": 3, "width": 4}
+    assert (model["encoder"]["init_args"], model["head"]["init_args"]["in_features"]) == (expected, 8)
+    assert data["image_size"] == 32
+    path = runs / "vae/version_0/checkpoints/best.ckpt"
+    line = f"the encoder has image_size=32, latent_dim=8, width=4 as in {path}, from which it is read"
+    assert line in [" ".join(message.split()) for message in caplog.messages]
+    run("test", *classifier, "--ckpt_path=last")
+    assert len(values(folder, "test/f1")) == 2
+    line = fails("fit", *classifier, "--data.image_size=64")
+    assert f"the encoder in {path} is of another model: its mean.weight has shape" in line
+    assert ": it was trained with image_size=32, and here is image_size=64; give --data.image_size 32 (" in line

@@ -13,6 +13,7 @@ from lightning_modules.metrics import (
     MeanLoss,
     MeanSSIM,
     NormalizedError,
+    class_keys,
     classification_metrics,
     direction,
     probability_metrics,
@@ -140,9 +141,23 @@ def test_the_best_of_a_metric_is_what_the_metric_says_or_its_name() -> None:
     less = ["train/loss", "val/kl", "val/reconstruction", "val_loss", "val/loss_epoch", "val/lpips", "test/fid", "nll"]
     less += ["val/cross_entropy", "val/feature_error", "val/negative_log_likelihood", "val/MeanSquaredError"]
     more = ["val/elbo", "test/log_likelihood", "val/knn_accuracy", "val/knn_f1", "test/accuracy_class_3", "step"]
-    more += ["val/MulticlassAUROC", "val/StructuralSimilarityIndexMeasure", "epoch"]
+    more += ["test/accuracy_Ankle_boot", "val/MulticlassAUROC", "val/StructuralSimilarityIndexMeasure", "epoch"]
     assert [direction(name) for name in less + more] == ["min"] * len(less) + ["max"] * len(more)
     assert direction("val/energy") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["Ankle boot", "T-shirt/top", "dress"], ["Ankle_boot", "T-shirt_top", "dress"]),
+        (["0", "dress", "蝴蝶"], ["class_0", "dress", "class_2"]),
+        (["a/b", "a b", "class 0"], ["class_0", "class_1", "class_2"]),
+        (["a", "b"], ["class_0", "class_1", "class_2"]),
+        ([], ["class_0", "class_1", "class_2"]),
+    ],
+)
+def test_metrics_call_a_class_by_its_name_where_that_is_safe(names: list[str], keys: list[str]) -> None:
+    assert class_keys(names, 3) == keys
 
 
 @pytest.mark.parametrize("shown", [[0, 1, 3], [2], []])

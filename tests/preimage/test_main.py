@@ -190,6 +190,20 @@ def test_help_imports_nothing_that_takes_seconds(command: str) -> None:
     assert f"usage: preimage {command.split()[0]}" in done.stdout
 
 
+def test_a_report_imports_no_torch(tmp_path: Path) -> None:
+    run = tmp_path / "runs/mnist/vae/version_0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("name: vae\ntrainer: {max_epochs: 1}\n")
+    (run / "metrics.csv").write_text("epoch,step,val/mse,test/mse\n0,9,0.2,\n1,9,,0.1\n")
+    code = "import sys; from preimage.__main__ import main; main(['report', 'runs']); import preimage.runs\n"
+    code += "assert not {'torch', 'lightning', 'jsonargparse'} & set(sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "0.1000" in (tmp_path / "report/report.md").read_text()
+
+
 def test_another_package_of_the_same_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks/__init__.py").write_text("")

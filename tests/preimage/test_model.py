@@ -1,3 +1,4 @@
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from PIL import Image
 from torch import nn
 
 from datamodules.image_cache import decode, square
-from lightning_modules import FrozenFeatures
+from lightning_modules import Classifier, FrozenFeatures
 from preimage.evaluation.runs import find_run, load_model
 from preimage.model import Model, load
-from tests.conftest import QUICK, Run
+from tests.conftest import QUICK, ROOT, Run
 
 FACES = ["--data=ImageFolderDataModule", "--data.image_size=16", "--data.batch_size=4"]
 FACES += ["--model.encoder=ConvGaussianEncoder", "--model.decoder=ConvDecoder", "--model=VAE", "--model.latent_dim=4"]
@@ -58,6 +59,24 @@ def test_a_run_is_asked_in_three_lines(digits_run: Path) -> None:
     assert torch.allclose(load(digits_run / "checkpoints/last.ckpt").encode(images), codes, atol=1e-6)
     with pytest.raises(ValueError, match="Autoencoder cannot classify, only encode, decode, reconstruct"):
         model.classify(images)
+
+
+def test_what_is_loaded_is_for_reading(run: Run, tmp_path: Path) -> None:
+    flags = ["--data.dataset=digits5k", "--model.head.dropout=0.5", "--trainer.limit_train_batches=2"]
+    flags += ["--trainer.max_epochs=1", "--trainer.callbacks=null", "--curves=null"]
+    folder = run("fit", "--config", ROOT / "configs/mnist/classifier.yaml", *flags) / "classifier/version_0"
+    path = Path(shutil.copy(folder / "checkpoints/last.ckpt", tmp_path / "alone.ckpt"))
+    images = torch.rand(6, 1, 28, 28)
+    for model in (load(folder), load(path)):
+        assert not any(module.training for module in model.module.modules())
+        parts = [*model.module.parameters(), *model.module.buffers()]
+        assert {(part.device, part.requires_grad) for part in parts} == {(model.device, False)}
+        assert model.classify(images).equal(model.classify(images))
+    # Lightning's own way is there for who trains on, as Lightning documents it.
+    module = Classifier.load_from_checkpoint(path, map_location="cpu")
+    assert module.training and all(parameter.requires_grad for parameter in module.parameters())
+    assert not module.classify(images).equal(module.classify(images))
+    assert torch.allclose(module.eval().classify(images), model.classify(images), atol=1e-6)
 
 
 def test_digits_come_as_pictures_of_any_kind(digits_run: Path) -> None:

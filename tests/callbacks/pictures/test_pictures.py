@@ -81,6 +81,25 @@ def test_curves_show_every_metric_of_training_and_validation(tmp_path: Path) -> 
     assert {name: list(values) for name, values in lines.items()} == {"train": [3, 2, 1], "val": [4, 3, 2]}
 
 
+def test_a_legend_of_many_curves_covers_none(tmp_path: Path) -> None:
+    logger = RunLogger(tmp_path)
+    for step in range(3):
+        logger.log_metrics({f"gradient_norm/encoder.{group}": 0.1 + group for group in range(14)}, step)
+        logger.log_metrics({"val/loss": 1.0, "epoch": step}, step)
+    logger.save()
+    figure = curves_figure(tmp_path / "metrics.csv")
+    assert figure is not None
+    figure.draw_without_rendering()
+    _, axes = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    assert len(legend.texts) == len({(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}) == 14
+    assert not box.overlaps(axes.get_window_extent())
+    assert not box.overlaps(axes.title.get_window_extent())
+    assert figure.bbox.containsx(box.x1) and figure.bbox.containsy(box.y1) and figure.bbox.containsy(box.y0)
+
+
 def test_curves_are_drawn_at_the_end_of_a_fit(tmp_path: Path) -> None:
     data, model = MNISTDataModule(), Autoencoder(MNISTEncoder(), MNISTDecoder())
     trainer(tmp_path, callbacks=[Curves()], logger=RunLogger(tmp_path)).fit(model, data)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_modules import Classifier, SemiSupervisedClassifier
-from lightning_modules.retired import renewed_text
 from preimage.evaluation.runs import find_run, load_model
+from preimage.retired import renewed_text
 from tests.conftest import ROOT, Run
 from tests.preimage.test_cli import values, weights
 

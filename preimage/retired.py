@@ -1,15 +1,10 @@
 """What runs and checkpoints of earlier versions call otherwise, in the words of this one."""
 
-import io
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-
-from .checkpoints import load_checkpoint
 
 #: Arguments of `Classifier` that are now those of `SemiSupervisedClassifier`.
 SEMI_SUPERVISED = ("vat", "auxiliary_decoder", "reconstruction_weight")
@@ -22,24 +17,6 @@ def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[st
     if arguments["vat"] is not None:
         return class_path.replace("Classifier", "SemiSupervisedClassifier"), dict(arguments)
     return class_path, {key: value for key, value in arguments.items() if key not in SEMI_SUPERVISED}
-
-
-def renewed_checkpoint(path: str | Path, name: str) -> str | Path | io.BytesIO:
-    """A checkpoint whose hyperparameters are those of this version: its path, if they are that already.
-
-    `name` is the class that is to be built, where the checkpoint does not say.
-    """
-    checkpoint = load_checkpoint(path)
-    given = checkpoint.get("hyper_parameters", {})
-    class_path, arguments = renewed(given.get("_class_path", name), given)
-    if "_class_path" in given:
-        arguments["_class_path"] = class_path
-    if arguments == given:
-        return path
-    file = io.BytesIO()
-    torch.save(checkpoint | {"hyper_parameters": arguments}, file)
-    file.seek(0)
-    return file
 
 
 def renewed_config(config: Any) -> Any:

@@ -79,7 +79,7 @@ def link(config: Namespace, args: Sequence[str]) -> None:
 
 
 def _read_encoder(config: Namespace) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that a fit reads its encoder from, and the arguments of the encoder there.
+    """The checkpoint that a fit reads its encoder from, and the numbers, switches and words that built it there.
 
     There are none for an encoder of another class, and where a checkpoint of the whole model is given.
     """
@@ -92,8 +92,11 @@ def _read_encoder(config: Namespace) -> tuple[Path, dict[str, Any]]:
     except (OSError, ValueError):  # the fit says what is wrong with it
         return checkpoint, {}
     here = _get(config, ["model", "encoder"])
-    same = isinstance(here, Namespace) and isinstance(there, dict) and there.get("class_path") == here.get("class_path")
-    return checkpoint, dict(there.get("init_args") or {}) if same and here.get("init_args") else {}
+    known = isinstance(here, Namespace) and here.get("init_args") and isinstance(there, dict)
+    if not known or there.get("class_path") != here.class_path:
+        return checkpoint, {}
+    arguments = there.get("init_args") or {}
+    return checkpoint, {key: value for key, value in arguments.items() if isinstance(value, int | float | str)}
 
 
 def _as_read(option: _Option, there: dict[str, Any]) -> _Option:

@@ -19,7 +19,17 @@ from .noise import noise_like
 
 
 class Classifier(EncoderModule):
-    """Predicts a class from the code of an encoder, which may be new, pretrained and fine-tuned, or frozen."""
+    """Predicts a class from the code of an encoder, which may be new, pretrained and fine-tuned, or frozen.
+
+    Args:
+        encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+        head: Network from codes to logits `(B, num_classes)`.
+        num_classes: Number of classes.
+        label_smoothing: Probability mass spread over all classes in the training target, in [0, 1).
+        num_samples: Codes drawn per image from the distribution that a `GaussianEncoder` gives; the training loss
+            is averaged over them, and so are the probabilities in evaluation. 0 for its mean, and other encoders.
+        kwargs: How the encoder starts and what trains, see `EncoderModule`.
+    """
 
     encoder: nn.Module
     reads_images = False
@@ -34,17 +44,6 @@ class Classifier(EncoderModule):
         num_samples: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Joins an encoder and a head.
-
-        Args:
-            encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
-            head: Network from codes to logits `(B, num_classes)`.
-            num_classes: Number of classes.
-            label_smoothing: Probability mass spread over all classes in the training target, in [0, 1).
-            num_samples: Codes drawn per image from the distribution that a `GaussianEncoder` gives; the training loss
-                is averaged over them, and so are the probabilities in evaluation. 0 for its mean, and other encoders.
-            kwargs: How the encoder starts and what trains, see `EncoderModule`.
-        """
         super().__init__(encoder, **kwargs)
         check_range("model", "[2, inf)", num_classes=num_classes)
         check_range("model", "[0, 1)", label_smoothing=label_smoothing)

@@ -21,14 +21,13 @@ _GRADIENTS = "gradient_norm"  # one panel of one curve per group of layers, as w
 
 
 class Curves(Callback):
-    """Draws the training and validation metrics per epoch from `metrics.csv`, during the training and at its end."""
+    """Draws the training and validation metrics per epoch from `metrics.csv`, during the training and at its end.
+
+    Args:
+        every_n_minutes: Redraw at the first validation after this time; the end of the training always draws.
+    """
 
     def __init__(self, every_n_minutes: float = 5.0) -> None:
-        """Sets how often to draw.
-
-        Args:
-            every_n_minutes: Redraw at the first validation after this time; the end of the training always draws.
-        """
         self.every_n_minutes = every_n_minutes
         self._last = math.inf
 

@@ -28,6 +28,28 @@ class FrozenFeatures(nn.Module):
     Attributes:
         resizes: Its `image_size` is its own, and need not be that of the data.
         weights_hash: SHA-256 of the weights (of a network whose graph is known, up to the layer), in hexadecimal.
+
+    Args:
+        network: Name of one of torchvision's networks, such as `alexnet` (of one that segments or detects, its
+            backbone is meant), of one of timm's, as `timm/vit_small_patch14_dinov2`, or of transformers', as
+            `hf/facebook/dinov2-small`; `module:pkg.fn` for what a function returns; a run or checkpoint of ours
+            by its path, for its encoder; or a module of your own.
+        layer: Name of a layer as `preimage layers` lists them: of a node, for example `features.3`, or of a module.
+            Of alexnet also `conv1` to `conv5`, `fc6`, `fc7` (after ReLU and max-pool) and `fc8`.
+        weights: `DEFAULT`, or a name of torchvision's, such as `IMAGENET1K_V1`; file of a state dict, safetensors
+            or checkpoint; or `random`.
+        image_size: Height and width to which images are resized; `own` is the network's, and null leaves images as
+            they are.
+        normalize: Subtract the mean of the channels and divide by their standard deviation, the network's own.
+        seed: Seed of random weights.
+        layers: Several layers in place of `layer`, whose features are joined.
+        tokens: Of tokens and of maps: `all` as they are, `grid` of the patches `(B, C, h, w)`, class token `cls` or
+            `mean` of the patches or pixels, both `(B, D)`.
+        join: Several layers by `concat` of their channels or as a `sum`, maps at the size of the largest.
+        mean: Mean of each channel, for weights that were trained with others than the network's usual.
+        std: Their standard deviation.
+        crop: Cut the middle out of images that are resized, as the network's own evaluation does.
+        precision: Of the network; `bfloat16` is taken where there is a GPU. The features have that of the images.
     """
 
     resizes = True
@@ -50,30 +72,6 @@ class FrozenFeatures(nn.Module):
         crop: bool = False,
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        """Builds the network up to the layer.
-
-        Args:
-            network: Name of one of torchvision's networks, such as `alexnet` (of one that segments or detects, its
-                backbone is meant), of one of timm's, as `timm/vit_small_patch14_dinov2`, or of transformers', as
-                `hf/facebook/dinov2-small`; `module:pkg.fn` for what a function returns; a run or checkpoint of ours
-                by its path, for its encoder; or a module of your own.
-            layer: Name of a layer as `preimage layers` lists them: of a node, for example `features.3`, or of a module.
-                Of alexnet also `conv1` to `conv5`, `fc6`, `fc7` (after ReLU and max-pool) and `fc8`.
-            weights: `DEFAULT`, or a name of torchvision's, such as `IMAGENET1K_V1`; file of a state dict, safetensors
-                or checkpoint; or `random`.
-            image_size: Height and width to which images are resized; `own` is the network's, and null leaves images as
-                they are.
-            normalize: Subtract the mean of the channels and divide by their standard deviation, the network's own.
-            seed: Seed of random weights.
-            layers: Several layers in place of `layer`, whose features are joined.
-            tokens: Of tokens and of maps: `all` as they are, `grid` of the patches `(B, C, h, w)`, class token `cls` or
-                `mean` of the patches or pixels, both `(B, D)`.
-            join: Several layers by `concat` of their channels or as a `sum`, maps at the size of the largest.
-            mean: Mean of each channel, for weights that were trained with others than the network's usual.
-            std: Their standard deviation.
-            crop: Cut the middle out of images that are resized, as the network's own evaluation does.
-            precision: Of the network; `bfloat16` is taken where there is a GPU. The features have that of the images.
-        """
         super().__init__()
         check_range("FrozenFeatures", "[1, inf)", image_size=None if image_size == "own" else image_size)
         if (layer is None) == (not layers):

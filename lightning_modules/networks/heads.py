@@ -45,16 +45,14 @@ class AttentivePool(nn.Module):
 
     Maps tokens `(B, T, in_features)` or maps `(B, in_features, h, w)` to logits `(B, num_classes)`. From CAE (Chen et
     al. 2022, arXiv 2202.03026) and V-JEPA (Bardes et al. 2024, arXiv 2404.08471), without the MLP of the latter.
+
+    Args:
+        in_features: Length of a token, or channels of a map.
+        num_heads: Parts of a token that are attended to by themselves; they must divide it.
+        num_classes: Number of logits.
     """
 
     def __init__(self, in_features: int = 384, num_heads: int = 6, num_classes: int = 10) -> None:
-        """Builds the layers.
-
-        Args:
-            in_features: Length of a token, or channels of a map.
-            num_heads: Parts of a token that are attended to by themselves; they must divide it.
-            num_classes: Number of logits.
-        """
         check_range("AttentivePool", "[1, inf)", in_features=in_features, num_heads=num_heads, num_classes=num_classes)
         if in_features % num_heads:
             raise ValueError(f"head.num_heads={num_heads} must divide head.in_features={in_features}")

@@ -18,6 +18,13 @@ class ConvInverter(nn.Sequential):
     `in_size` times a power of two: 6, 12, ..., 192 from AlexNet's conv5, and 13, 26, 52, 104, 208, 416 from its conv2.
     The up-convolutions have 256, 128, 64, 32, ... channels, and the last of them, or for the size of the features
     itself one more 3x3 convolution, gives the image.
+
+    Args:
+        in_channels: Channels of the feature map.
+        in_size: Height and width of the feature map.
+        image_size: Height and width of the images, `in_size` times a power of two.
+        width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
+        out_channels: Channels of the images.
     """
 
     resizes = True  # targets are resized to its image_size, which need not be that of the data
@@ -25,15 +32,6 @@ class ConvInverter(nn.Sequential):
     def __init__(
         self, in_channels: int, in_size: int, image_size: int, width: float = 1.0, out_channels: int = 3
     ) -> None:
-        """Builds the layers.
-
-        Args:
-            in_channels: Channels of the feature map.
-            in_size: Height and width of the feature map.
-            image_size: Height and width of the images, `in_size` times a power of two.
-            width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
-            out_channels: Channels of the images.
-        """
         check_range("ConvInverter", "[1, inf)", in_channels=in_channels, in_size=in_size, out_channels=out_channels)
         channels, doublings = scaled(256, width), doublings_between(in_size, image_size)
         layers: list[nn.Module] = []
@@ -54,19 +52,17 @@ class FullyConnectedInverter(nn.Sequential):
     Maps features `(B, in_features)`, or any that flatten to it, to images `(B, out_channels, S, S)` in [0, 1]. `S` is
     8, 16, 32 or any other such power of two; the up-convolutions have 256, 128, 64, 32, ... channels, and the last of
     them gives the image.
+
+    Args:
+        in_features: Number of features; of a feature map, channels times height times width.
+        image_size: Height and width of the images, a power of two from 8 on.
+        width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
+        out_channels: Channels of the images.
     """
 
     resizes = True
 
     def __init__(self, in_features: int, image_size: int = 128, width: float = 1.0, out_channels: int = 3) -> None:
-        """Builds the layers.
-
-        Args:
-            in_features: Number of features; of a feature map, channels times height times width.
-            image_size: Height and width of the images, a power of two from 8 on.
-            width: Factor of every channel count but the image's: 1 for the paper's network, 0.5 in our configs.
-            out_channels: Channels of the images.
-        """
         check_range("FullyConnectedInverter", "[1, inf)", in_features=in_features, out_channels=out_channels)
         channels, doublings = scaled(256, width), doublings_between(4, image_size)
         if doublings < 1:

@@ -31,16 +31,15 @@ class _ReachedLastLayer(Exception):
 
 
 class Hooked(nn.Module):
-    """Maps images to what some modules of a network give at their first call, by name."""
+    """Maps images to what some modules of a network give at their first call, by name.
+
+    Args:
+        network: The network.
+        layers: Names of its modules.
+        stops: End the pass when all have spoken.
+    """
 
     def __init__(self, network: nn.Module, layers: Sequence[str], stops: bool = True) -> None:
-        """Hooks the modules.
-
-        Args:
-            network: The network.
-            layers: Names of its modules.
-            stops: End the pass when all have spoken.
-        """
         super().__init__()
         self.network = network
         self.layers = list(layers)

@@ -31,17 +31,16 @@ class Network:
 
 
 class Source(ABC):
-    """One network by its name, in one of the places where networks come from."""
+    """One network by its name, in one of the places where networks come from.
+
+    Raises:
+        ValueError: There is none; the nearest names are given.
+    """
 
     #: What can be given as the name of its weights, beside `random` and a file.
     weights: Sequence[str] = ("DEFAULT",)
 
     def __init__(self, name: str) -> None:
-        """Looks whether there is such a network, and builds nothing yet.
-
-        Raises:
-            ValueError: There is none; the nearest names are given.
-        """
         self.name = name
 
     @abstractmethod

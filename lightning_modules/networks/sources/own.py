@@ -34,14 +34,13 @@ class Given(Source):
 
 
 class Made(Given):
-    """What a function or class returns that is called without arguments, as `module:pkg.fn`."""
+    """What a function or class returns that is called without arguments, as `module:pkg.fn`.
+
+    Raises:
+        ValueError: It cannot be imported, is not to be called, or returns no module.
+    """
 
     def __init__(self, path: str) -> None:
-        """Imports the function and calls it.
-
-        Raises:
-            ValueError: It cannot be imported, is not to be called, or returns no module.
-        """
         package, _, name = path.rpartition(".")
         if not package or package.split(".")[0] in sys.stdlib_module_names:
             raise ValueError(f"module:{path} is not called: give the import path of a function of your own")

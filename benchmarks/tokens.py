@@ -17,7 +17,13 @@ from preimage.evaluation.runs import figures_of
 from preimage.runs import Run
 
 CONFIG = Path(__file__).parent.parent / "configs/tiny_imagenet/atlas.yaml"
-COMMON = ["--data.num_classes=2", "--model.scheduler=null", "--trainer.max_epochs=-1", "--trainer.callbacks=null"]
+COMMON = [
+    "--data.num_classes=2",
+    "--model.scheduler=null",
+    "--model.optimizer.lr=0.001",
+    "--trainer.max_epochs=-1",
+    "--trainer.callbacks=null",
+]
 COMMON += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--curves=null"]
 
 

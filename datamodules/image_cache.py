@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -189,8 +190,13 @@ def _decoded(chunks: _Chunks, processes: int) -> Iterator[dict[str, str]]:
         multiprocessing_context="fork" if workers else None,  # which share the map
         generator=torch.Generator(),  # seeds are not to be drawn from the global one
     )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # amid their start it would leave some hanging
     try:
-        yield from loader
+        batches = iter(loader)  # whose processes never see it: Ctrl-C reaches this one too, which ends them
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield from batches
     except RuntimeError as error:  # what is wrong with a file is none
         raise ChildProcessError(
             f"a process that decodes the images of {chunks.source.root} was killed, perhaps for want of memory: free"

@@ -20,7 +20,7 @@ from preimage.runs import Run, claimed
 
 from .generation import Extractor, inception, measure_generation, named_extractor
 from .geometry import measure_geometry
-from .measures import encode_splits, labelled, measure_speed, reconstruction_errors, spread, to_float
+from .measures import Codes, encode_splits, labelled, measure_speed, reconstruction_errors, spread, to_float
 from .probes import probe_codes
 from .runs import default_device, find_run, left_to_others, load_data, load_model
 
@@ -94,8 +94,9 @@ def _evaluate(
     rebuild = None if getattr(model, "reconstruction", "") == "none" else getattr(model, "reconstruct", None)
     speed, memory = measure_speed(model.encoder, test, device)
     reconstruction = reconstruction_errors(rebuild, test, device) if rebuild else None
-    probes, notes = _probes(model, data, options.labels_per_class, device)
-    codes, _ = encode_splits(model, data, ["test"], device)["test"]
+    tested = encode_splits(model, data, ["test"], device)
+    probes, notes = _probes(model, data, tested, options.labels_per_class, device)
+    codes, _ = tested["test"]
     sample = getattr(model, "sample", None)
     drawn = _generation(sample, test[spread(test, options.images)], extractor, device, notes) if sample else None
     seed, last = run.config.get("seed_everything"), run.checkpoint("last")
@@ -138,12 +139,16 @@ def _generation(
 
 
 def _probes(
-    model: EncoderModule, data: InMemoryDataModule, labels_per_class: Sequence[int], device: torch.device
+    model: EncoderModule,
+    data: InMemoryDataModule,
+    tested: dict[str, Codes],
+    labels_per_class: Sequence[int],
+    device: torch.device,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Figures of the probes, if there are any, and what they do not say: why, from how many labels, of which codes."""
     if isinstance(model, Inversion) and model.encoder_checkpoint:
         return None, [f"its codes are read in the evaluation of {model.encoder_checkpoint}"]
-    splits = labelled(encode_splits(model, data, ["train", "val", "test"], device))
+    splits = labelled(encode_splits(model, data, ["train", "val"], device) | tested)
     if "test" not in splits or "train" not in splits or len(splits["train"][1].unique()) < 2:
         why = "the data has no labels of two classes to learn from, or none to test"
         return None, [f"nothing is read out of its codes, since {why}"]

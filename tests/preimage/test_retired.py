@@ -2,13 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from lightning_modules import Classifier, SemiSupervisedClassifier
 from preimage.evaluation.runs import find_run, load_model
 from preimage.retired import renewed_text
+from preimage.runs import Run as Folder
 from tests.conftest import ROOT, Run
 from tests.preimage.test_cli import values, weights
 
@@ -50,3 +53,15 @@ def test_a_run_of_an_earlier_version_is_the_newest_of_its_configuration(
 @pytest.mark.parametrize("text", ["model: {class_path: Classifier}\n", "vat: [", "vat:\n", "model: 3\nvat: 3\n"])
 def test_other_text_is_left_alone(text: str) -> None:
     assert renewed_text(text) == text
+
+
+def test_the_size_of_features_was_written_as_a_number_by_earlier_versions(tmp_path: Path) -> None:
+    def config(size: int | str, network: str = "alexnet") -> dict[str, Any]:
+        arguments = {"network": network, "image_size": size}
+        return {"model": {"init_args": {"encoder": {"class_path": "FrozenFeatures", "init_args": arguments}}}}
+
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(224)))
+    assert Folder(tmp_path).unlike(config("own"), "fit") == ""
+    assert "image_size=224, not 64" in Folder(tmp_path).unlike(config(64), "fit")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(224, "timm/resnet18")))
+    assert 'image_size=224, not "own"' in Folder(tmp_path).unlike(config("own", "timm/resnet18"), "fit")

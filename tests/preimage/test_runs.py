@@ -24,7 +24,6 @@ from preimage.checks import check_inside
 from preimage.files import read_metrics
 from preimage.locks import Busy, locked
 from preimage.runs import LOCK
-from preimage.runs import Run as Folder
 from tests.conftest import PLAIN, ROOT, Fails, Run
 
 FORK = multiprocessing.get_context("fork")
@@ -398,15 +397,3 @@ def wait_for_fork(path: Path, process: Any, seconds: float = 120) -> None:
     while not path.exists():
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_the_size_of_features_was_written_as_a_number_by_earlier_versions(tmp_path: Path) -> None:
-    def config(size: int | str, network: str = "alexnet") -> dict[str, Any]:
-        arguments = {"network": network, "image_size": size}
-        return {"model": {"init_args": {"encoder": {"class_path": "FrozenFeatures", "init_args": arguments}}}}
-
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(224)))
-    assert Folder(tmp_path).unlike(config("own"), "fit") == ""
-    assert "image_size=224, not 64" in Folder(tmp_path).unlike(config(64), "fit")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(224, "timm/resnet18")))
-    assert 'image_size=224, not "own"' in Folder(tmp_path).unlike(config("own", "timm/resnet18"), "fit")

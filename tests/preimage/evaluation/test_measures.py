@@ -36,12 +36,13 @@ def test_the_codes_of_a_transformer_are_its_class_tokens(tmp_path: Path, monkeyp
     monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
     features = FrozenFeatures("timm/vit_tiny_patch16_224", "blocks.1", weights="random", image_size=64)
     model, data = Classifier(features, nn.Flatten(), num_classes=2), FewImages(tmp_path)
-    codes, labels = encode_splits(model, data, ["test"], torch.device("cpu"))["test"]
+    tested = encode_splits(model, data, ["test"], torch.device("cpu"))
+    codes, labels = tested["test"]
     tokens = features(data.test_set.images / 255)
     assert tokens.shape == (12, 17, 192)
     assert codes.allclose(tokens[:, 0], atol=1e-5)
     assert labels.equal(data.test_set.labels)
-    figures, notes = _probes(model, data, [1], torch.device("cpu"))
+    figures, notes = _probes(model, data, tested, [1], torch.device("cpu"))
     assert figures is not None
     assert "codes 17 x 192 are pooled as their network does to 192 numbers for the probes" in notes
 

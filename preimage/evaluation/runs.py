@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from datamodules import InMemoryDataModule
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
-from preimage.configs import check_class_paths
+from preimage.configs import chain, check_class_paths
 from preimage.files import read_metrics, read_plain
 from preimage.locks import Busy
 from preimage.parsing import OneLineErrorParser, condense
@@ -63,7 +63,7 @@ def load_model(run: Run) -> EncoderModule:
     if "model" not in run.config:
         alone: Any = LightningModule.load_from_checkpoint(run.kept, map_location="cpu", weights_only=True)
         return cast(EncoderModule, alone.eval())
-    model: EncoderModule = _instantiate(run, EncoderModule, "model", run.config["model"])
+    model: EncoderModule = _instantiate(run.folder / "config.yaml", EncoderModule, "model", [run.config["model"]])
     try:
         model.on_load_checkpoint(checkpoint)
     except ValueError as error:
@@ -80,9 +80,31 @@ def load_data(run: Run, flags: Sequence[str] = (), ready: bool = True) -> InMemo
         flags: What to change, for example `--data.root=DIR`.
         ready: Look for its images and read them.
     """
-    config = dict(run.config["data"])
-    config["init_args"] = {key: value for key, value in (config.get("init_args") or {}).items() if key != "num_labels"}
-    data: InMemoryDataModule = _instantiate(run, InMemoryDataModule, "data", config, flags)
+    return _data([run.config], flags, run.folder / "config.yaml", ready)
+
+
+def read_data(configs: Sequence[str], flags: Sequence[str]) -> InMemoryDataModule:
+    """The data module of an experiment that is no run yet, with all labels.
+
+    Args:
+        configs: Its configs; later ones win.
+        flags: What to change, for example `--data.root=DIR`.
+    """
+    return _data(read_configs(configs), flags, Path(configs[-1]), ready=True)
+
+
+def read_configs(configs: Sequence[str]) -> list[dict[str, Any]]:
+    """The content of configs, each behind those that it varies."""
+    return [read_plain(path) or {} for name in configs for path in chain(Path(name))]
+
+
+def _data(configs: Sequence[dict[str, Any]], flags: Sequence[str], where: Path, ready: bool) -> InMemoryDataModule:
+    parts = []
+    for config in configs:
+        if part := config.get("data"):
+            parts.append(part | {"init_args": {**(part.get("init_args") or {})}})
+            parts[-1]["init_args"].pop("num_labels", None)
+    data: InMemoryDataModule = _instantiate(where, InMemoryDataModule, "data", parts, flags)
     if ready:
         data.prepare_data()
         data.setup("test")
@@ -90,18 +112,18 @@ def load_data(run: Run, flags: Sequence[str] = (), ready: bool = True) -> InMemo
 
 
 def _instantiate(
-    run: Run,
+    where: Path,
     base: type[LightningModule | LightningDataModule],
     key: str,
-    config: dict[str, Any],
+    configs: Sequence[dict[str, Any]],
     flags: Sequence[str] = (),
 ) -> Any:
     parser = OneLineErrorParser(exit_on_error=False)
     parser.add_subclass_arguments(base, key)
     try:
-        parsed = parser.parse_args([f"--{key}={json.dumps(config)}", *flags])
+        parsed = parser.parse_args([*(f"--{key}={json.dumps(config)}" for config in configs), *flags])
     except ArgumentError as error:
-        raise ValueError(f"{run.folder / 'config.yaml'}: {condense(str(error))}") from error
+        raise ValueError(f"{where}: {condense(str(error))}") from error
     check_class_paths(parsed)
     with torch.random.fork_rng():
         return getattr(parser.instantiate(parsed), key)

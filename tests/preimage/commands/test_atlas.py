@@ -2,36 +2,41 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
-from argparse import Namespace
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torchvision import models
 
-from lightning_modules.networks import inverters
 from preimage.__main__ import main
-from preimage.evaluation.atlas import CONFIG, _config, _mean, _noted, decoder_for
+from preimage.evaluation.atlas.atlas import CONFIG
 from preimage.runs import claimed
 
 LAYERS = ["features.2", "features.12"]
+NETWORK = "squeezenet1_1 (random)"
+FOLDER = "squeezenet1_1_random"
 
 
-def atlas(tiny: Path, out: Path, *flags: str, layers: list[str] = LAYERS, apart: bool = False) -> list[dict[str, str]]:
-    own = ["--network=squeezenet1_1", "--weights=random", "--feature_size=64", "--width=0.03", f"--out={out}"]
-    fit = [f"--data.root={tiny}", "--data.num_classes=3", "--data.test_per_class=4"]
-    fit += [
-        f"--data.cache_dir={tiny.parent}",
-        "--trainer.max_epochs=1",
-        "--trainer.limit_train_batches=2",
-        "--curves=null",
-    ]
-    fit = [word for flag in fit for word in flag.split("=")] if apart else fit
+def words(tiny: Path, out: Path, *flags: str, layers: Sequence[str] = LAYERS, measure: str = "keeps") -> list[str]:
+    """The command of an atlas that takes a second per decoder."""
+    own = ["atlas", "--network=squeezenet1_1", "--weights=random", "--feature_size=64", "--layers", *layers]
+    own += ["--parameters=20000", f"--out={out}", "--measure", *measure.split()]
+    fit = [f"--data.root={tiny}", "--data.num_classes=3", "--data.test_per_class=4", f"--data.cache_dir={tiny.parent}"]
+    fit += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--curves=null"]
+    return [*own, *fit, "--trainer.enable_model_summary=false", *flags]
+
+
+def atlas(tiny: Path, out: Path, *flags: str, **kwargs: Any) -> list[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["preimage"])
-        main(["atlas", *own, "--layers", *layers, *fit, "--trainer.enable_model_summary=false", *flags])
+        main(words(tiny, out, *flags, **kwargs))
     return table(out)
 
 
@@ -40,11 +45,16 @@ def table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def decoded(rows: list[dict[str, str]]) -> list[str]:
+    """The layers that have a decoder."""
+    return [row["layer"] for row in rows if row.get("decoder_parameters")]
+
+
 @pytest.fixture(scope="module")
 def whole(tiny_imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An atlas of two layers, as it was made."""
+    """An atlas of two layers, with one seed, a decoder of twice the budget, and a search, as it was made."""
     out = tmp_path_factory.mktemp("atlas")
-    atlas(tiny_imagenet, out, "--optimize=3")
+    atlas(tiny_imagenet, out, "--optimize=3", "--twice")
     return out
 
 
@@ -54,17 +64,29 @@ def there(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "atlas")
 
 
-def test_atlas_has_a_row_per_layer(whole: Path) -> None:
+def test_atlas_has_a_row_per_layer_beside_the_mean_image_and_the_image_itself(whole: Path) -> None:
     rows = table(whole)
-    assert [row["layer"] for row in rows] == ["mean image", *LAYERS]
-    assert [row["shape"] for row in rows[1:]] == ["64 x 15 x 15", "512 x 3 x 3"]
-    for row in rows[1:]:
-        assert float(row["psnr_64"]) > 5
-        assert float(row["psnr_64_search"]) > 5
-        minutes = json.loads((whole / row["layer"] / "done.json").read_text())["minutes"]
-        assert float(row["minutes"]) == pytest.approx(minutes)
-    assert Image.open(whole / "atlas.png").size[0] > 300
-    assert (whole / "atlas.md").read_text().count("\n") == 5
+    sizes = ["64 x 64", "32 x 32", "16 x 16", "8 x 8", "4 x 4", "2 x 2"]
+    assert [row["layer"] for row in rows] == ["", *sizes, *LAYERS]
+    assert [row["shape"] for row in rows[-2:]] == ["64 x 15 x 15", "512 x 3 x 3"]
+    assert [int(row["bits"]) for row in rows[-2:]] == [32 * 64 * 15 * 15, 32 * 512 * 9]
+    assert rows[1]["mse_64"] == "0.0" and rows[1]["psnr_64"] == ""
+    errors = [float(row["normalized_error_64"]) for row in rows[1:7]]
+    assert errors == sorted(errors)
+    for row in rows[-2:]:
+        assert float(row["psnr_64"]) > 5 and float(row["psnr_64_search"]) > 5 and float(row["psnr_64_twice"]) > 5
+        note = json.loads((whole / FOLDER / row["layer"] / "seed_0.json").read_text())
+        assert float(row["minutes"]) == pytest.approx(note["minutes"]) and note["epochs"] == 1
+    strips = np.load(whole / "strips.npz")
+    assert strips["reconstructions"].shape == (2, 4, 64, 64, 3)
+    assert list(strips["layers"]) == [f"{NETWORK} {layer}" for layer in LAYERS]
+
+
+def test_decoders_have_one_budget_and_twice_of_it(whole: Path) -> None:
+    for layer in LAYERS:
+        for name, budget, epochs in (("seed_0", 20_000, 1), ("twice", 40_000, 2)):
+            note = json.loads((whole / FOLDER / layer / f"{name}.json").read_text())
+            assert note["decoder_parameters"] == pytest.approx(budget, rel=0.1) and note["epochs"] == epochs
 
 
 def test_what_is_done_is_skipped_whatever_the_spaces_comments_and_epochs(
@@ -73,41 +95,40 @@ def test_what_is_done_is_skipped_whatever_the_spaces_comments_and_epochs(
     before = {path: path.stat().st_mtime_ns for path in there.rglob("*.ckpt")}
     commented = tmp_path / "commented.yaml"
     commented.write_text(f"# a comment\n{CONFIG.read_text()}")
-    atlas(tiny_imagenet, there, f"--config={commented}", "--trainer.max_epochs=20", apart=True)
+    atlas(tiny_imagenet, there, f"--config={commented}", "--trainer.max_epochs", "20")
     assert capsys.readouterr().out.count(": done") == 2
-    assert len(before) == 4 and before == {path: path.stat().st_mtime_ns for path in there.rglob("*.ckpt")}
+    assert len(before) == 8 and before == {path: path.stat().st_mtime_ns for path in there.rglob("*.ckpt")}
 
 
 def test_an_interrupted_atlas_goes_on(tiny_imagenet: Path, there: Path) -> None:
-    (there / LAYERS[1] / "done.json").unlink()  # killed before the end of the second layer, after a checkpoint
+    (there / FOLDER / LAYERS[1] / "seed_0.json").unlink()  # killed before the end of the second layer
     rows = {row["layer"]: row for row in atlas(tiny_imagenet, there, "--trainer.max_epochs=2")}
-    with (there / LAYERS[1] / "metrics.csv").open() as file:
-        assert max(float(row["epoch"]) for row in csv.DictReader(file) if row["epoch"]) >= 1
-    assert float(rows[LAYERS[0]]["minutes"]) > 0
+    assert float(rows[LAYERS[0]]["epochs"]) == 1 and float(rows[LAYERS[0]]["minutes"]) > 0
+    assert float(rows[LAYERS[1]]["epochs"]) == 2
     assert rows[LAYERS[1]]["minutes"] == ""  # of two sessions, of which one is not known
 
 
 def test_a_layer_of_another_process_is_left_to_it(
     tiny_imagenet: Path, there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.rmtree(there / LAYERS[0])
-    with claimed(there / LAYERS[0]):
-        rows = atlas(tiny_imagenet, there)
-    assert [row["layer"] for row in rows] == ["mean image", LAYERS[1]]
-    assert f"{LAYERS[0]}: process {os.getpid()} on " in capsys.readouterr().out
-    assert [row["layer"] for row in atlas(tiny_imagenet, there)] == ["mean image", *LAYERS]
+    done = there / FOLDER / LAYERS[0] / "seed_0.json"
+    done.unlink()
+    with claimed(done):
+        assert decoded(atlas(tiny_imagenet, there)) == [LAYERS[1]]
+    assert f"{LAYERS[0]}: decoder, seed_0: process {os.getpid()} on " in capsys.readouterr().out
+    assert decoded(atlas(tiny_imagenet, there)) == LAYERS
 
 
 @pytest.mark.parametrize(
-    "flag", ["--width=0.05", "--weights=other.pth", "--data.split_seed=1", "--model.optimizer.lr=0.1"]
+    "flag", ["--parameters=50000", "--weights=other.pth", "--data.split_seed=1", "--model.optimizer.lr=0.1"]
 )
 def test_an_atlas_of_other_settings_is_not_believed(
     flag: str, tiny_imagenet: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(models.squeezenet1_1().state_dict(), tmp_path / "other.pth")
     with pytest.raises(SystemExit):
-        atlas(tiny_imagenet, whole, flag.replace("other.pth", str(tmp_path / "other.pth")))
-    assert "features.2 was trained with other weights, data or options" in capsys.readouterr().err
+        atlas(tiny_imagenet, whole, flag.replace("other.pth", str(tmp_path / "other.pth")), f"--label={NETWORK}")
+    assert "features.2: decoder, seed_0: was made with other weights, data or options" in capsys.readouterr().err
 
 
 def test_a_wrong_layer_ends_it_before_anything_is_trained(
@@ -120,45 +141,64 @@ def test_a_wrong_layer_ends_it_before_anything_is_trained(
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((256, 6, 6), 48), ((192, 13, 13), 52), ((64, 31, 31), 62), ((64, 63, 63), 63), ((1000,), 64)]
+    ("flags", "message"),
+    [
+        (["--network=alexnet"], "--network alexnet has no --layers"),
+        (["--network=squeezenet1_1", "--layers=features.2"], "is asked for twice: give each network a --label"),
+        (["--measure=taste"], "invalid choice: 'taste'"),
+    ],
 )
-def test_decoders_get_as_close_to_the_wanted_size_as_doubling_can(shape: tuple[int, ...], size: int) -> None:
-    decoder = decoder_for(shape, 64, 0.5)
-    assert decoder["init_args"]["image_size"] == size
-    assert decoder["class_path"] == ("ConvInverter" if len(shape) == 3 else "FullyConnectedInverter")
+def test_what_is_asked_wrongly_is_said(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ["atlas", "--weights=random", f"--out={tmp_path}", "--network=squeezenet1_1", "--layers=features.2"]
+    with pytest.raises(SystemExit):
+        main([*first, *flags])
+    assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("shape", [(197, 24), (8, 8, 192), (16, 4, 2), (32, 8, 8), (16,)])
-def test_decoders_fit_tokens_and_channels_last(shape: tuple[int, ...]) -> None:
-    config = decoder_for(shape, 32, 0.03)
-    decoder = getattr(inverters, config["class_path"])(**config["init_args"])
-    assert decoder(torch.rand(2, *shape)).shape == (2, 3, 32, 32)
+def test_reads_shape_and_invariance_need_no_decoder(tiny_imagenet: Path, tmp_path: Path) -> None:
+    second = ["--network=resnet18", "--weights=random", "--layers=layer1"]
+    rows = atlas(tiny_imagenet, tmp_path, *second, measure="reads shape invariance cost")
+    assert not list(tmp_path.rglob("*.ckpt"))
+    named = {(row["network"], row["layer"]): row for row in rows}
+    assert ("resnet18 (random)", "layer1") in named and ("pixels", "8 x 8") in named and len(rows) == 9
+    for row in rows:
+        accuracies = [float(row[key]) for key in ("linear", "knn", "mlp")]
+        assert all(0 <= value <= 1 for value in accuracies)
+        assert 1 <= float(row["effective_rank"]) <= 12
+        assert float(row["invariance_noise"]) > 0
+    with (tmp_path / "cka.csv").open() as file:
+        header, *lines = csv.reader(file)
+    assert (
+        header[1:]
+        == [line[0] for line in lines]
+        == [*(f"{NETWORK} {layer}" for layer in LAYERS), "resnet18 (random) layer1"]
+    )
+    matrix = np.array([line[1:] for line in lines], dtype=float)
+    np.testing.assert_allclose(np.diag(matrix), 1, atol=1e-5)
+    np.testing.assert_allclose(matrix, matrix.T)
 
 
-def test_the_mean_image_is_that_of_all_images_at_once() -> None:
-    images = torch.randint(256, (150, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean = _mean(images)
-    assert mean.dtype == torch.float32
-    torch.testing.assert_close(mean, images.float().mean(dim=0) / 255, atol=1e-5, rtol=0)
+def test_seeds_give_means_and_deviations(tiny_imagenet: Path, there: Path) -> None:
+    row = atlas(tiny_imagenet, there, "--seeds", "0", "3")[-1]
+    notes = [json.loads((there / FOLDER / LAYERS[1] / f"seed_{seed}.json").read_text()) for seed in (0, 3)]
+    values = [note["psnr_64"] for note in notes]
+    assert row["seeds"] == "2" and len(set(values)) == 2
+    assert float(row["psnr_64"]) == pytest.approx(np.mean(values))
+    assert float(row["psnr_64_sd"]) == pytest.approx(np.std(values, ddof=1))
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"minutes": "many"}', "{", "[" * 2000, ""])
-def test_a_damaged_file_of_a_layer_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "done.json").write_text(text)
-    with pytest.raises(ValueError, match=r"done\.json (is damaged: it has no minutes; remove it|cannot be read)"):
-        _noted(tmp_path / "done.json", "minutes", int | float)
-
-
-def test_tokens_and_maps_with_channels_last_are_inverted_as_grids(tmp_path: Path) -> None:
-    pytest.importorskip("timm")
-    for name, layer, channels in (
-        ("vit_tiny_patch16_224", "blocks.0", 192),
-        ("swin_tiny_patch4_window7_224", "layers.3", 768),
-    ):
-        asked = Namespace(network=f"timm/{name}", weights="random", feature_size=64 if "vit" in name else None)
-        options = Namespace(**vars(asked), image_size=64, width=0.5, out=tmp_path, config=[])
-        model = _config(options, layer, [])[0]["model"]["init_args"]
-        assert model["encoder"]["init_args"]["tokens"] == "grid"
-        assert model["decoder"]["class_path"] == "ConvInverter"
-        assert model["decoder"]["init_args"]["in_channels"] == channels
-        assert options.feature_size == (64 if "vit" in name else 224)
+@pytest.mark.slow
+def test_processes_share_an_atlas_and_a_killed_one_goes_on(tiny_imagenet: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "preimage", *words(tiny_imagenet, tmp_path, "--jobs=2", "--seeds", "0", "1")]
+    process = subprocess.Popen(command, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    subprocess.run(command, check=True, timeout=300)
+    rows = table(tmp_path)
+    assert decoded(rows) == LAYERS and all(row["seeds"] == "2" for row in rows[-2:])
+    assert "starts" in (tmp_path / "job_1.log").read_text()

@@ -1,0 +1,178 @@
+"""What has to be trained and measured for an atlas, in parts that one process does."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from datamodules import InMemoryDataModule
+from lightning_modules.inversion import COMMON_SIZE
+from preimage.files import read_plain, write_text
+from preimage.runs import Run
+
+from ..measures import spread
+from ..runs import default_device, figures_of, read_configs, read_data, train
+from ..search import feature_error, tuned_search
+from .decoders import fair_decoder, parameters_of
+from .measures import OF_CODES, errors, measure, model_of
+from .points import PIXELS, Point, points_of, settings_hash
+
+_TESTED = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
+_EPOCHS = "--trainer.max_epochs="
+
+
+class Work(NamedTuple):
+    """A part of an atlas that one process does.
+
+    Attributes:
+        name: What it is called.
+        file: What is there when it is done, with the `settings` that it was done with.
+        settings: A hash of what it depends on.
+        do: Does it, and returns what else the file is to hold.
+    """
+
+    name: str
+    file: Path
+    settings: str
+    do: Callable[[], dict[str, Any]]
+
+    def done(self) -> bool:
+        """Whether it is.
+
+        Raises:
+            ValueError: It was done with other settings, or the file is damaged.
+        """
+        if not self.file.is_file():
+            return False
+        if _noted(self.file)["settings"] != self.settings:
+            cure = f"give another --out, or remove {self.file.with_suffix('')}*"
+            raise ValueError(f"{self.name}: was made with other weights, data or options: {cure}")
+        return True
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    noted = read_plain(path)
+    if not isinstance(noted, dict) or not isinstance(noted.get("settings"), str):
+        raise ValueError(f"{path} is damaged: it has no settings; remove it to have it made anew")
+    return noted
+
+
+def figures_in(path: Path) -> dict[str, Any]:
+    """The figures that a part of an atlas has noted; none where it is not done.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    noted = _noted(path) if path.is_file() else {}
+    return {key: value for key, value in noted.items() if key != "settings"}
+
+
+class Plan:
+    """An atlas in its folder.
+
+    Args:
+        options: The arguments of the command.
+        rest: Flags for the fit of each decoder.
+    """
+
+    def __init__(self, options: argparse.Namespace, rest: list[str]) -> None:
+        self.options = options
+        self.rest = rest
+        self.points = points_of(options)
+        self.device = default_device()
+        self.keeps = "keeps" in options.measure
+        self.of_codes = [kind for kind in OF_CODES if kind in options.measure]
+
+    @cached_property
+    def data(self) -> InMemoryDataModule:
+        """The images, with all their labels."""
+        return read_data(self.options.config, [flag for flag in self.rest if flag.startswith("--data")])
+
+    @cached_property
+    def pixels(self) -> list[Point]:
+        """The image itself, scaled down to fewer and fewer numbers, as points."""
+        _, channels, size, _ = self.data.test_set.images.shape
+        sides = takewhile(lambda side: side > 1, (size >> halvings for halvings in range(20)))
+        return [
+            Point(PIXELS, f"{side} x {side}", self.options.out / PIXELS / str(side), {"side": side}, shape)
+            for side in sides
+            for shape in [(channels, side, side)]
+        ]
+
+    def works(self) -> Iterator[Work]:
+        """All parts, in the order in which they are done: what is quick, then a decoder of every point per seed."""
+        for point in [*self.points, *self.pixels] if self.of_codes else []:
+            asked = [point.arguments, point.weights_hash, self.options.labels_per_class]
+            for kind in self.of_codes:
+                yield self._work(f"{point.name}: {kind}", point, kind, asked, partial(self._measure, kind, point))
+        if not self.keeps:
+            return
+        fits = [(f"seed_{seed}", seed, 1) for seed in self.options.seeds]
+        fits += [("twice", self.options.seeds[0], 2)] if self.options.twice else []
+        for name, seed, times in fits:
+            for point in self.points:
+                model = self._model(point, times)
+                do = partial(self._fit, point, model, name, seed, times)
+                yield self._work(f"{point.name}: decoder, {name}", point, name, [model, point.weights_hash, seed], do)
+        for point in self.points if self.options.optimize else []:
+            asked = [point.arguments, point.weights_hash, self.options.optimize]
+            yield self._work(f"{point.name}: search", point, "search", asked, partial(self._search, point))
+
+    def _work(self, name: str, point: Point, file: str, asked: list[Any], do: Callable[[], dict[str, Any]]) -> Work:
+        settings = settings_hash(self.options.config, self.rest, asked)
+        return Work(name, point.folder / f"{file}.json", settings, do)
+
+    def _measure(self, kind: str, point: Point) -> dict[str, Any]:
+        return measure(kind, point, self.data, self.device, self.options.labels_per_class)
+
+    def _model(self, point: Point, times: int) -> dict[str, Any]:
+        """Encoder and decoder of a point, as a config."""
+        options = self.options
+        decoder = fair_decoder(point.name, point.shape, options.image_size, times * options.parameters)
+        return {"model": {"init_args": {"encoder": point.encoder(), "decoder": decoder}}}
+
+    def _fit(self, point: Point, model: dict[str, Any], name: str, seed: int, times: int) -> dict[str, Any]:
+        """Trains and tests a decoder, or goes on with one that was interrupted; gives what the test says."""
+        run, config = Run(point.folder / name), point.folder / f"{name}.yaml"
+        write_text(config, yaml.safe_dump(model))
+        resumed, start = run.checkpoint("last").is_file(), time.monotonic()
+        flags = [f"--seed_everything={seed}", *self.rest]
+        flags += [f"{_EPOCHS}{times * self._epochs()}"] if times > 1 else []
+        train(run.folder, *(f"--config={path}" for path in (*self.options.config, config)), *flags)
+        tested = figures_of(run.folder)
+        if missing := [key for key in _TESTED if f"test/{key}" not in tested]:
+            raise ValueError(
+                f"{run.folder / 'metrics.csv'} has no test/{missing[0]}: remove {run.folder} to train it anew"
+            )
+        trained = [row["epoch"] for row in run.logged() if any(key.startswith("train/") for key in row)]
+        return {
+            "decoder_parameters": parameters_of(model["model"]["init_args"]["decoder"]),
+            "epochs": int(max(trained)) + 1,
+            "minutes": None if resumed else (time.monotonic() - start) / 60,  # what passed before nobody knows
+        } | {key: tested[f"test/{key}"] for key in _TESTED}
+
+    def _epochs(self) -> int:
+        """`trainer.max_epochs` of the fits."""
+        trainers = [config["trainer"] for config in read_configs(self.options.config) if config.get("trainer")]
+        given = [trainer["max_epochs"] for trainer in trainers if "max_epochs" in trainer]
+        given += [flag.removeprefix(_EPOCHS) for flag in self.rest if flag.startswith(_EPOCHS)]
+        if not given or not str(given[-1]).isdecimal():
+            raise ValueError("--twice trains for twice the epochs: give --trainer.max_epochs")
+        return int(given[-1])
+
+    def _search(self, point: Point) -> dict[str, Any]:
+        """Searches a few images without training, by weights that were chosen on as many validation images."""
+        count = self.options.optimize
+        few, val = (split.images[spread(split.images, count)] for split in (self.data.test_set, self.data.val_set))
+        model = model_of(point, self.device, grid=True)
+        search, chosen = tuned_search(model.encoder, val, COMMON_SIZE, self.device)
+        found = {
+            "psnr_64_search": errors(search, few, self.device)["psnr_64"],
+            "feature_error_search": feature_error(search, model.encoder, few, self.device),
+        }
+        return found | {"chosen": chosen}

@@ -1,12 +1,14 @@
-"""The shape of codes: how many directions they fill, and how many numbers it takes to say where one lies."""
+"""The shape of codes: how many directions they fill, what it takes to say where one lies, and whose is alike."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 MOST = 10_000  # codes; more change no figure and take a while
+_COLUMNS = 4096  # numbers of each code that are turned into float64 at a time
 
 
 def measure_geometry(codes: Tensor) -> dict[str, float]:
@@ -51,3 +53,39 @@ def intrinsic_dimension(codes: Tensor) -> float:
     kept = slice(0, max(2, int(0.9 * len(logs))))
     x, y = logs[kept], -torch.log1p(-shares[kept])
     return float((x @ y) / (x @ x))
+
+
+def centred_gram(codes: Tensor) -> Tensor:
+    """The Gram matrix of centred codes, of Frobenius norm 1: all that `cka_matrix` asks of a layer.
+
+    Args:
+        codes: Codes `(N, ...)`, of which no second copy is made, however many numbers each has.
+
+    Returns:
+        Matrix `(N, N)` in float64; zero where the code is the same for all images.
+    """
+    gram = torch.zeros(len(codes), len(codes), dtype=torch.float64, device=codes.device)
+    squares = torch.zeros((), dtype=torch.float64, device=codes.device)
+    for part in codes.flatten(1).split(_COLUMNS, dim=1):
+        values = part.double()
+        centred = values - values.mean(dim=0)
+        gram += centred @ centred.T
+        squares += values.square().sum()
+    norm = gram.norm()
+    return gram / norm if norm > 1e-12 * squares else torch.zeros_like(gram)  # what is less is rounding of float32
+
+
+def cka_matrix(grams: Sequence[Tensor]) -> Tensor:
+    """Linear CKA of layers: how alike the similarities of images are in two codes (Kornblith et al. 2019).
+
+    It is 1 where one code is the other turned, reflected or scaled (arXiv 1905.00414). Of few images in many numbers
+    it is large for any two codes: take thousands, and the same for all layers.
+
+    Args:
+        grams: The `centred_gram` of each layer, of the same N images in one order.
+
+    Returns:
+        Matrix `(L, L)` in [0, 1], 1 on its diagonal; 0 in row and column of a code that is the same for all images.
+    """
+    rows = [gram.flatten() for gram in grams]
+    return torch.stack([torch.stack([first @ second for second in rows]) for first in rows]).clamp(0, 1)

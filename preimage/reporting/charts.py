@@ -22,7 +22,7 @@ from .tables import METRICS
 _CURVES = ("loss", "mse", "psnr", "ssim", "accuracy")
 _MOST_POINTS = 200
 _WIDTH, _HEIGHT = 4.6, 3.2  # inches
-_STYLE: Any = {
+STYLE: Any = {  # of every figure, for `rc_context`
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.spines.right": False,
@@ -50,7 +50,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(names, palette, strict=False))
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def curve_figures(groups: Sequence[Group], colours: Mapping[str, str]) -> list[Figure]:
     """Plots training and validation of every seed against the epoch: a figure per loss, and one per main metric.
 
@@ -83,7 +83,7 @@ def curve_figures(groups: Sequence[Group], colours: Mapping[str, str]) -> list[F
     return list(figures.values())
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def error_figure(errors: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     """Plots test error against the number of labels, both logarithmic.
 
@@ -126,12 +126,13 @@ def describe(figure: Figure) -> str:
     """Says what a figure shows, for those who do not see it."""
     parts = []
     for axes in figure.axes:
-        names = ", ".join(dict.fromkeys(str(line.get_label()) for line in axes.lines))
+        labels = (str(line.get_label()) for line in axes.lines)
+        names = ", ".join(dict.fromkeys(label for label in labels if not label.startswith("_")))
         parts.append(f"{axes.get_title()} against {axes.get_xlabel()}: {names}")
     return "; ".join(parts)
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def svg(figure: Figure) -> str:
     """Writes a figure as SVG, the same every time, in tenths of a point."""
     file = io.StringIO()

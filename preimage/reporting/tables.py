@@ -38,7 +38,10 @@ METRICS = {
     "psnr": Metric("PSNR", 2, 1, "dB"),
     "ssim": Metric("SSIM", 3, 1),
     "normalized_error": Metric("normalised error", 3, -1),
+    "lpips": Metric("LPIPS", 3, -1),
+    "feature_error": Metric("feature error", 3, -1),
     "fid": Metric("FID", 2, -1),
+    "rfid": Metric("rFID", 2, -1),
     "kid": Metric("KID", 4, -1),
     "linear": Metric("linear probe", 2, 1, "%"),
     "knn": Metric("kNN", 2, 1, "%"),
@@ -61,7 +64,18 @@ METRICS = {
     "training_minutes": Metric("training", 1, unit="min"),
     "images_per_second": Metric("images/s encoded", 0),
     "peak_memory_gb": Metric("peak memory", 2, unit="GB"),
+    # Only of an atlas.
+    "values": Metric("numbers of the code", 0),
+    "bits": Metric("bits of the code", 0),
+    "encoder_parameters": Metric("parameters of the encoder", 0),
+    "decoder_parameters": Metric("parameters of the decoder", 0),
+    "epochs": Metric("epochs", 0),
+    "minutes": Metric("training", 1, unit="min"),
+    "memory_gb": Metric("memory", 2, unit="GB"),
+    "seeds": Metric("seeds", 0),
 }
+#: What stands behind the name of a figure in a column of an atlas.
+_VARIANTS = {"twice": "twice the budget", "few": "few images", "search": "search", "downscaled": "image downscaled"}
 #: Why two linear figures of one code differ.
 PROBES_NOTE = (
     "A linear probe is fitted to its optimum on the frozen code; this run's head is what the run itself has trained."
@@ -69,6 +83,17 @@ PROBES_NOTE = (
 _PROBES, _HEAD, _SHAPE = "Probes of the code, fitted to their optimum", "This run's head", "Shape of the code"
 COST = ("active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second", "peak_memory_gb")
 _SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", _SHAPE, "Size and cost")
+
+
+def metric_of(key: str) -> Metric:
+    """How a column of an atlas is called and written, such as `psnr_64_few`, `few_100` and `invariance_shift`."""
+    name, variant = re.fullmatch(rf"(.+?)(?:_64)?(?:_({'|'.join(_VARIANTS)}))?", key).groups()  # type: ignore[union-attr]
+    if name.startswith("invariance_"):
+        return Metric(f"moved by {name.removeprefix('invariance_')}", 3, -1)
+    if re.fullmatch(r"few_\d+", name):
+        return METRICS["linear"]._replace(title=f"linear probe, {name.removeprefix('few_')} labels")
+    metric = METRICS.get(name) or Metric(name.replace("_", " "))
+    return metric._replace(title=f"{metric.title} ({_VARIANTS[variant]})") if variant else metric
 
 
 class Column(NamedTuple):

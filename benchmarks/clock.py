@@ -35,18 +35,20 @@ class StepClock(Callback):
     """
 
     seconds: ClassVar[list[float]] = []
+    cpu_seconds: ClassVar[list[float]] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Starts at the first step."""
         if not trainer.global_step:
             self.first = time.time()
         if batch_idx == 0:
-            self.start = time.perf_counter()
+            self.start, self.cpu_start = time.perf_counter(), time.process_time()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stops at the last step."""
         if batch_idx + 1 == trainer.num_training_batches:
             self.seconds.append(time.perf_counter() - self.start)
+            self.cpu_seconds.append(time.process_time() - self.cpu_start)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Writes one line, from rank 0."""

@@ -58,12 +58,16 @@ class Autoencoder(EncoderModule):
         code = self.read(batch)
         reconstruction = self.decode(code)
         target = resize_to(batch.images, reconstruction)
-        loss = F.mse_loss(reconstruction, target)
+        loss, parts = self._loss(reconstruction, target)
         metrics = getattr(self, f"{split}_metrics")
-        metrics.update(value=loss.detach(), weight=len(target), preds=reconstruction.detach(), target=target)
+        metrics.update(value=loss.detach(), weight=len(target), preds=reconstruction.detach(), target=target, **parts)
         return StepOutput(
             loss=loss, code=code, label=batch.labels, image=batch.images, reconstruction=reconstruction, target=target
         )
+
+    def _loss(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and those of its parts that are logged, by name and detached."""
+        return F.mse_loss(reconstruction, target), {}
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
         code = self.read(batch)

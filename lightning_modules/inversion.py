@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
@@ -13,6 +14,7 @@ from .autoencoder import Autoencoder, resize_to
 from .base import Batch, Split, StepOutput
 from .metrics import MeanLoss, NormalizedError, reconstruction_metrics
 from .networks.precision import full
+from .perceptual import Perceptual
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
 _STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
@@ -26,6 +28,14 @@ class Inversion(Autoencoder):
     reconstruction's code from the image's (`feature_error`, relative to the latter's norm), and all errors at the
     common size of 64 x 64 (`*_64`), where decoders of any size can be compared.
 
+    Two more terms make reconstructions look like images (Dosovitskiy and Brox 2016b, arXiv 1602.02644). Both are off
+    by default, since only the squared error gives the mean of what a code leaves open: under the others the decoder
+    adds what is likely. Each is logged by its name, and `loss` is their weighted sum in every split. A discriminator
+    moves, so that its part cannot be compared between epochs: choose checkpoints by `val/mse` or `val/perceptual` then.
+    It learns in the decoder's backward pass and optimiser, which keeps clipping, accumulation, precision and resuming
+    as they are; the price is that the two share the learning rate and the norm that is clipped, and step at once
+    instead of in turn.
+
     Args:
         encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
         decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
@@ -33,6 +43,12 @@ class Inversion(Autoencoder):
             weights along.
         standardize: Give the decoder codes of mean 0 and standard deviation 1 over all values, as measured on
             training images; features after a ReLU are neither, and a decoder learns from them far more slowly.
+        perceptual: Distance of reconstruction and image in a frozen network's features: `LPIPS` or `FeatureDistance`.
+        perceptual_weight: Its weight beside the squared error.
+        adversarial: Discriminator, such as `PatchDiscriminator`: network from images `(B, C, h, w)` in [0, 1] to logits
+            of any shape, high where it takes them for real. Both sides have the non-saturating loss (Goodfellow et al.
+            2014, arXiv 1406.2661).
+        adversarial_weight: Weight of the decoder's side beside the squared error.
         kwargs: What trains the decoder, see `EncoderModule`.
     """
 
@@ -45,11 +61,25 @@ class Inversion(Autoencoder):
         decoder: nn.Module,
         encoder_checkpoint: str | None,
         standardize: bool = False,
+        perceptual: Perceptual | None = None,
+        perceptual_weight: float = 0.1,
+        adversarial: nn.Module | None = None,
+        adversarial_weight: float = 0.001,
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, decoder, encoder_checkpoint=encoder_checkpoint, freeze_encoder=True, **kwargs)
         self.hparams.pop("freeze_encoder", None)  # given here, and no argument of this class
+        check_range("model", "(0, inf)", perceptual_weight=perceptual_weight, adversarial_weight=adversarial_weight)
         self.standardize = standardize
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+        self.adversarial, self.adversarial_weight = adversarial, adversarial_weight
+        terms = [name for name in ("perceptual", "adversarial") if getattr(self, name) is not None]
+        for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
+            metrics.add_metrics({name: MeanLoss(name) for name in terms})
+        if terms:
+            self.train_metrics.add_metrics({"mse": MeanLoss("mse")})
+        if adversarial is not None:
+            self.discriminator_metrics = MetricCollection({"discriminator": MeanLoss()}, prefix="train/")
         self.register_buffer("code_mean", torch.zeros(()))
         self.register_buffer("code_std", torch.ones(()))
         self.test_metrics.add_metrics({"normalized_error": NormalizedError()})
@@ -83,8 +113,31 @@ class Inversion(Autoencoder):
         self.code_mean.fill_(total / count)
         self.code_std.fill_(max(squares / count - (total / count) ** 2, 1e-12) ** 0.5)
 
+    def _loss(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _ = super()._loss(reconstruction, target)
+        parts = {"mse": loss.detach()}
+        if self.perceptual is not None:
+            distance = self.perceptual(reconstruction, target).mean()
+            loss, parts["perceptual"] = loss + self.perceptual_weight * distance, distance.detach()
+        if self.adversarial is not None:
+            # Of the discriminator's own parameters only `_discriminate` makes gradients.
+            fixed = {name: parameter.detach() for name, parameter in self.adversarial.named_parameters()}
+            doubt = F.softplus(-full(functional_call(self.adversarial, fixed, (reconstruction,)))).mean()
+            loss, parts["adversarial"] = loss + self.adversarial_weight * doubt, doubt.detach()
+        return loss, parts
+
+    def _discriminate(self, network: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
+        """What the discriminator minimises, which is no part of the logged loss."""
+        loss = F.softplus(full(network(fake.detach()))).mean() + F.softplus(-full(network(real))).mean()
+        self.discriminator_metrics.update(weight=len(real), value=loss.detach())
+        return loss
+
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         outputs = super()._step(batch, split)
+        if split == "train" and self.adversarial is not None:
+            outputs["loss"] = outputs["loss"] + self._discriminate(
+                self.adversarial, outputs["reconstruction"], outputs["target"]
+            )
         if split == "test":
             images, code = batch.images, full(outputs["code"].flatten(1))
             again = self.encode(resize_to(outputs["reconstruction"], images))

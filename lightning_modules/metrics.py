@@ -24,7 +24,7 @@ from .ssim import structural_similarity
 
 #: Words in the names of metrics, by whether less or more is better; of a name, the last word that is listed decides.
 _LESS = {"loss", "mse", "rmse", "mae", "error", "kl", "nll", "entropy", "distance", "perplexity", "lpips", "fid", "kid"}
-_LESS |= {"reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
+_LESS |= {"rfid", "perceptual", "adversarial", "reconstruction", "bpd", "brier", "divergence", "hinge", "ece"}
 _MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
 _MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
 

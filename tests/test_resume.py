@@ -59,6 +59,16 @@ SEMI += ["--data.keep_unlabeled", "true", "--model.auxiliary_decoder", "MNISTDec
 SEMI += ["--model.vat", "VirtualAdversarialTraining", "--model.vat.epsilon", "2.0"]
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"]
 PLATEAU += ["--model.scheduler.patience", "0", "--model.scheduler.threshold", "0.5"]
+BOTH_TERMS = ["--model", "Inversion", "--model.encoder", "MNISTEncoder", "--model.decoder", "MNISTDecoder"]
+BOTH_TERMS += [
+    "--model.encoder_checkpoint",
+    "null",
+    "--model.perceptual",
+    "LPIPS",
+    "--model.perceptual.weights",
+    "random",
+]
+BOTH_TERMS += ["--model.adversarial", "PatchDiscriminator", "--model.adversarial.width", "0.25"]
 MAX_STEPS = ["--trainer.max_steps", str(STEPS * EPOCHS - 5)]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
 KILLED = (-signal.SIGKILL, 1)  # 1 where a process has lost one that it started
@@ -138,7 +148,11 @@ def check_same(whole: Path, resumed: Path) -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [VAE + PLATEAU, TWO, *(pytest.param(flags, marks=pytest.mark.slow) for flags in (MAX_STEPS, TWO_ERRORS, SEMI))],
+    [
+        VAE + PLATEAU,
+        TWO,
+        *(pytest.param(flags, marks=pytest.mark.slow) for flags in (MAX_STEPS, TWO_ERRORS, SEMI, BOTH_TERMS + TWO)),
+    ],
 )
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, flags: list[str]) -> None:
     assert fit(tmp_path / "whole", *flags) == 0

@@ -1,6 +1,7 @@
 """Plain networks: encoders, decoders and heads; no Lightning in here."""
 
 from .decoder import SigmoidDecoder
+from .discriminators import PatchDiscriminator
 from .faces import FaceDecoder, FaceEncoder
 from .features import FrozenFeatures
 from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
@@ -22,6 +23,7 @@ __all__ = [
     "MNISTDecoder",
     "MNISTEncoder",
     "MNISTGaussianEncoder",
+    "PatchDiscriminator",
     "ResidualDecoder",
     "ResidualGaussianEncoder",
     "SigmoidDecoder",

@@ -109,6 +109,11 @@ class FrozenFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] to features `(B, ...)`."""
+        parts = self.each(images)
+        return parts[0] if len(parts) == 1 else join(parts, self.join, self.layers)
+
+    def each(self, images: Tensor) -> list[Tensor]:
+        """Maps images `(B, 3, H, W)` or `(B, 1, H, W)` in [0, 1] to the features `(B, ...)` of each layer."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
             if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
                 images = self.statistics.resize(images, self.image_size, self.crop)
@@ -118,9 +123,9 @@ class FrozenFeatures(nn.Module):
                 images = (images - self.mean) / self.std
             if self.precision == "float32":
                 return self._features(images)
-            return self._features(images.to(torch.bfloat16)).to(images.dtype)
+            return [part.to(images.dtype) for part in self._features(images.to(torch.bfloat16))]
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _features(self, images: Tensor) -> list[Tensor]:
         outputs = self.network(images)
         parts = []
         for layer in self.layers:
@@ -131,7 +136,7 @@ class FrozenFeatures(nn.Module):
                     f"{layer} of {self.network_name} gives {what} and no tensor: choose a layer of `preimage layers`"
                 )
             parts.append(take(output, self.tokens, self.layout, layer))
-        return parts[0] if len(parts) == 1 else join(parts, self.join, self.layers)
+        return parts
 
     def picture(self, image: Image.Image) -> Tensor:
         """Brings a picture to the network's size as its own evaluation does: uint8 `(C, S, S)`."""

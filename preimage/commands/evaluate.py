@@ -11,9 +11,11 @@ def main(args: Sequence[str]) -> None:
     parser = CommandParser("preimage evaluate", description=__doc__, epilog=epilog)
     add = parser.add_argument
     add("--ckpt_path", required=True, nargs="+", metavar="RUN", help="run directories, or checkpoints inside them")
-    extractor = "whose features FID and KID compare: a run, a checkpoint or NETWORK:LAYER[:WEIGHTS];"
+    extractor = "whose features FID, KID and rFID compare: a run, a checkpoint or NETWORK:LAYER[:WEIGHTS];"
     add("--extractor", help=f"{extractor} by default Inception, if torch-fidelity is installed")
-    add("--images", type=at_least(2), default=10000, help="most images that are drawn for FID and KID")
+    add("--images", type=at_least(2), default=10000, help="most images that FID, KID and rFID compare")
+    lpips = "also LPIPS of the reconstructions on squeeze, alex or vgg; FILE has torchvision's weights of the network,"
+    add("--lpips", metavar="NET[:FILE]", help=f"{lpips} which are else downloaded")
     few = "of the probes on a few labels"
     add("--labels_per_class", type=at_least(1), nargs="*", default=[1, 10, 100], help=few)
     add("--overwrite", action="store_true", help="measure again where there is an evaluation.json")

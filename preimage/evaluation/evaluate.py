@@ -1,7 +1,7 @@
 """Reconstruction, generation, classification, time and memory of trained runs, in one table."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from callbacks.run.state import PROVENANCE
 from datamodules import InMemoryDataModule
-from lightning_modules import VAE, Inversion
+from lightning_modules import LPIPS, VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
@@ -18,7 +18,7 @@ from preimage.files import read_plain, sha256, write_json
 from preimage.reporting.tables import PROBES_NOTE, columns_of, figures, markdown_table
 from preimage.runs import Run, claimed
 
-from .generation import Extractor, inception, measure_generation, named_extractor
+from .generation import Extractor, inception, measure_generation, measure_rfid, named_extractor
 from .geometry import measure_geometry
 from .measures import Codes, encode_splits, labelled, measure_speed, reconstruction_errors, spread, to_float
 from .probes import probe_codes
@@ -40,8 +40,10 @@ def evaluate_runs(options: argparse.Namespace, flags: list[str]) -> None:
     runs = [find_run(path) for path in options.ckpt_path]  # a wrong one ends it before it begins
     device = default_device()
     extractor = None if options.extractor is None else named_extractor(options.extractor, device)
+    lpips = None if options.lpips is None else LPIPS.named(options.lpips).to(device)
     asked = {"images": options.images, "labels_per_class": options.labels_per_class}
     asked |= ({"extractor": extractor.name} if extractor else {}) | ({"data": flags} if flags else {})
+    asked |= {"lpips": lpips.name} if lpips else {}
     measured, rows, failed = [], [], []
     for run in runs:
         try:
@@ -49,7 +51,7 @@ def evaluate_runs(options: argparse.Namespace, flags: list[str]) -> None:
                 made_of = {"checkpoint": {"file": run.kept.name, "sha256": sha256(run.kept)}, "options": asked}
                 row = None if options.overwrite else _known(run, made_of)
                 if row is None:
-                    row = _evaluate(run, options, flags, extractor, device) | made_of
+                    row = _evaluate(run, options, flags, extractor, lpips, device) | made_of
                     write_json(run.folder / FILE, row)
                 measured.append(run)
                 rows.append(row)
@@ -83,22 +85,23 @@ def _known(run: Run, made_of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _evaluate(
-    run: Run, options: argparse.Namespace, flags: Sequence[str], extractor: Extractor | None, device: torch.device
+    run: Run,
+    options: argparse.Namespace,
+    flags: Sequence[str],
+    extractor: Extractor | None,
+    lpips: LPIPS | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Measures a run on its test split, in float32."""
     model, data = load_model(run).to(device), load_data(run, flags)
     test = data.test_set.images
     if not len(test):
         raise ValueError("an evaluation needs test images: the data has none")
-    # A ClassifierReconstructor may have a decoder that never learned.
-    rebuild = None if getattr(model, "reconstruction", "") == "none" else getattr(model, "reconstruct", None)
     speed, memory = measure_speed(model.encoder, test, device)
-    reconstruction = reconstruction_errors(rebuild, test, device) if rebuild else None
     tested = encode_splits(model, data, ["test"], device)
     probes, notes = _probes(model, data, tested, options.labels_per_class, device)
     codes, _ = tested["test"]
-    sample = getattr(model, "sample", None)
-    drawn = _generation(sample, test[spread(test, options.images)], extractor, device, notes) if sample else None
+    made = _made_images(model, test, test[spread(test, options.images)], extractor, lpips, device, notes)
     seed, last = run.config.get("seed_everything"), run.checkpoint("last")
     provenance = load_checkpoint(run.kept).get(PROVENANCE, {})
     # The best checkpoint may be an early state: the minutes are those of the whole training.
@@ -111,8 +114,7 @@ def _evaluate(
         "seed": seed if type(seed) is int else None,
         "git_commit": provenance.get("git_commit"),
         "training_precision": provenance.get("precision"),
-        "reconstruction": reconstruction,
-        "generation": drawn,
+        **made,
         "reading": probes,
         "geometry": measure_geometry(codes),
         # Of codes that are held to a standard normal prior, since the threshold is meant for their scale.
@@ -126,16 +128,35 @@ def _evaluate(
     }
 
 
-def _generation(
-    sample: Callable[[int], Tensor], images: Tensor, extractor: Extractor | None, device: torch.device, notes: list[str]
-) -> dict[str, Any] | None:
-    """How far drawn images are from these; why that cannot be measured is added to the notes."""
-    try:
-        extractor = extractor or inception(device)
-    except (ModuleNotFoundError, OSError) as error:
-        notes.append(f"no FID and KID, since Inception cannot be loaded ({explain(error)}): give an --extractor")
-        return None
-    return measure_generation(sample, images, extractor, device)
+def _made_images(
+    model: EncoderModule,
+    test: Tensor,
+    some: Tensor,
+    extractor: Extractor | None,
+    lpips: LPIPS | None,
+    device: torch.device,
+    notes: list[str],
+) -> dict[str, dict[str, Any] | None]:
+    """How far rebuilt and drawn images are from test images, by Frechet from some; what is not known is noted."""
+    # A ClassifierReconstructor may have a decoder that never learned.
+    rebuild = None if getattr(model, "reconstruction", "") == "none" else getattr(model, "reconstruct", None)
+    sample = getattr(model, "sample", None)
+    made: dict[str, dict[str, Any] | None] = {"reconstruction": None, "generation": None}
+    if rebuild:
+        made["reconstruction"] = {**reconstruction_errors(rebuild, test, device, lpips=lpips)}
+        made["reconstruction"] |= {"lpips_network": lpips.name} if lpips else {}
+    if rebuild or sample:
+        try:
+            extractor = extractor or inception(device)
+        except (ModuleNotFoundError, OSError) as error:
+            what = "FID, KID and rFID" if sample else "rFID"
+            notes.append(f"no {what}, since Inception cannot be loaded ({explain(error)}): give an --extractor")
+            return made
+    if rebuild and extractor:
+        made["reconstruction"] |= measure_rfid(rebuild, some, extractor, device)
+    if sample and extractor:
+        made["generation"] = measure_generation(sample, some, extractor, device)
+    return made
 
 
 def _probes(

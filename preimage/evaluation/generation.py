@@ -1,4 +1,4 @@
-"""How far the images that a model draws are from real ones: FID and KID on the features of a named network."""
+"""How far images that a model draws or rebuilds are from real ones: FID and KID on the features of a named network."""
 
 import warnings
 from collections.abc import Callable
@@ -28,11 +28,13 @@ class Extractor(NamedTuple):
         name: The name.
         features: Maps uint8 images `(B, C, H, W)` on the model's device to features `(B, D)`.
         standardized: The features have no known scale: they are standardised by those of the real images.
+        weights: The beginning of the hash of its network's weights.
     """
 
     name: str
     features: Images
     standardized: bool = False
+    weights: str = "not known"
 
     def of(self, images: Tensor) -> Tensor:
         """Features `(B, D)`, on the CPU, of images `(B, C, H, W)` in [0, 1], which are rounded to 8 bits.
@@ -65,7 +67,11 @@ def inception(device: torch.device) -> Extractor:
         OSError: Its weights can neither be found nor fetched.
     """
     network: Any = FrechetInceptionDistance(2048).inception.to(device)
-    return Extractor("Inception", lambda images: network(images.expand(-1, 3, -1, -1)))
+    return Extractor("Inception", lambda images: network(images.expand(-1, 3, -1, -1)), weights=_brief(network))
+
+
+def _brief(network: nn.Module) -> str:
+    return weights_hash(network)[:8]
 
 
 def named_extractor(given: str, device: torch.device) -> Extractor:
@@ -87,8 +93,8 @@ def named_extractor(given: str, device: torch.device) -> Extractor:
         run = find_run(given)
         name, encoder = run.name, load_model(run).encoder
     elif rest:
-        layer, weights = rest[0], (*rest[1:], "DEFAULT")[0]
-        name, encoder = f"{network} {layer}", FrozenFeatures(network, layer, weights)
+        layer, source = rest[0], (*rest[1:], "DEFAULT")[0]
+        name, encoder = f"{network} {layer}", FrozenFeatures(network, layer, source)
     else:
         raise FileNotFoundError(f"no extractor {given}: give a run, a checkpoint, or NETWORK:LAYER[:WEIGHTS]")
     encoder = encoder.to(device).eval()
@@ -96,7 +102,8 @@ def named_extractor(given: str, device: torch.device) -> Extractor:
     def features(images: Tensor) -> Tensor:
         return probe_vectors(encoder(to_float(images, device)), encoder, most=1)
 
-    return Extractor(f"{name} ({weights_hash(encoder)[:8]})", features, standardized=True)
+    weights = _brief(encoder)
+    return Extractor(f"{name} ({weights})", features, standardized=True, weights=weights)
 
 
 @torch.no_grad()
@@ -114,27 +121,71 @@ def measure_generation(
     Raises:
         ValueError: The extractor takes no such images.
     """
-    real: list[Tensor] = []
-    fake: list[Tensor] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        for part in images.split(BATCH):
-            drawn = sample(len(part)).float()
-            real.append(extractor.of(resize_to(to_float(part, device), drawn)))
-            fake.append(extractor.of(drawn))
-        compared = [torch.cat(real), torch.cat(fake)]
-        if extractor.standardized:
-            deviation, mean = torch.std_mean(compared[0], dim=0)
-            compared = [(part - mean) / deviation.clamp(min=1e-6) for part in compared]
-        network = _Given(real[0].shape[1])
+        real, fake, _ = _features(lambda batch: sample(len(batch)), images, extractor, device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all extracted features")
-            fid, kid = (
-                FrechetInceptionDistance(network),
-                KernelInceptionDistance(network, subset_size=min(_SUBSET, len(images))),
-            )
-        for metric in (fid, kid):
-            metric.update(compared[0], real=True)
-            metric.update(compared[1], real=False)
-        figures = {"fid": float(fid.compute()), "kid": float(kid.compute()[0])}
+            kid = KernelInceptionDistance(_Given(real.shape[1]), subset_size=min(_SUBSET, len(images)))
+        kid.update(real, real=True)
+        kid.update(fake, real=False)
+        figures = {"fid": _frechet_distance(real, fake), "kid": float(kid.compute()[0])}
     return figures | {"images": len(images), "extractor": extractor.name}
+
+
+@torch.no_grad()
+def measure_rfid(rebuild: Images, images: Tensor, extractor: Extractor, device: torch.device) -> dict[str, Any]:
+    """The Frechet distance between real images and their reconstructions, at the latter's size and in 8 bits.
+
+    Args:
+        rebuild: Maps images `(B, C, H, W)` in [0, 1] to their reconstructions `(B, C, h, w)`.
+        images: The real ones, uint8 `(N, C, H, W)`.
+        extractor: Whose features are compared.
+        device: Where the model is.
+
+    Returns:
+        `rfid`; `rfid_floor`, the same between two halves of the real images, from four on, which fewer images make
+        larger; `rfid_extractor`, with the number of images; and `rfid_protocol`, how it was measured.
+
+    Raises:
+        ValueError: The extractor takes no such images.
+    """
+    real, fake, (height, width) = _features(rebuild, images, extractor, device)
+    scaled = ", standardised by those of the real images" if extractor.standardized else ""
+    return {
+        "rfid": _frechet_distance(real, fake),
+        "rfid_floor": _frechet_distance(real[::2], real[1::2]) if len(real) >= 4 else None,
+        "rfid_extractor": f"{extractor.name}, {len(images)} images",
+        "rfid_protocol": (
+            f"Frechet distance of the features of {extractor.name} (weights {extractor.weights}){scaled}, between"
+            f" {len(images)} test images and their reconstructions, both at {height} x {width} in 8 bits; floor:"
+            f" between halves of {len(real[::2])} and {len(real[1::2])} of these images"
+        ),
+    }
+
+
+def _features(
+    make: Images, images: Tensor, extractor: Extractor, device: torch.device
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Features `(N, D)` of uint8 images `(N, C, H, W)` and of what is made of them, and the size of both."""
+    real: list[Tensor] = []
+    fake: list[Tensor] = []
+    size: tuple[int, ...] = ()
+    for part in images.split(BATCH):
+        target = to_float(part, device)
+        made = make(target).float()
+        real.append(extractor.of(resize_to(target, made)))
+        fake.append(extractor.of(made))
+        size = made.shape[-2:]
+    theirs, ours = torch.cat(real), torch.cat(fake)
+    if extractor.standardized:
+        deviation, mean = torch.std_mean(theirs, dim=0)
+        theirs, ours = ((part - mean) / deviation.clamp(min=1e-6) for part in (theirs, ours))
+    return theirs, ours, size
+
+
+def _frechet_distance(real: Tensor, fake: Tensor) -> float:
+    metric = FrechetInceptionDistance(_Given(real.shape[1]))
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    return float(metric.compute())

@@ -14,9 +14,10 @@ from datamodules import InMemoryDataModule
 from datamodules.code_cache import cache_codes
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
-from lightning_modules.metrics import NormalizedError, reconstruction_metrics
+from lightning_modules.metrics import MeanLoss, NormalizedError, reconstruction_metrics
 from lightning_modules.networks.tokens import MAP_VALUES, probe_vectors
 from lightning_modules.networks.weights import weights_hash
+from lightning_modules.perceptual import Perceptual
 
 from .probes import Codes
 
@@ -38,25 +39,33 @@ def spread(images: Tensor, most: int) -> Tensor:
 
 @torch.no_grad()
 def reconstruction_errors(
-    rebuild: Images, images: Tensor, device: torch.device, resize: Images | None = None
+    rebuild: Images,
+    images: Tensor,
+    device: torch.device,
+    resize: Images | None = None,
+    lpips: Perceptual | None = None,
 ) -> dict[str, float]:
-    """MSE, PSNR, SSIM and normalised error.
+    """MSE, PSNR, SSIM and normalised error, and LPIPS where its network is given.
 
     Args:
         rebuild: Maps images `(B, C, H, W)` in [0, 1] to their reconstructions `(B, C, h, w)`.
         images: uint8 images `(N, C, H, W)`.
         device: Where it does so.
         resize: Brings both to the size at which they are compared, by default that of the reconstructions.
+        lpips: The distance that is meant by `lpips`, on the device.
     """
+    names = ["mse", "psnr", "ssim", "normalized_error", *(["lpips"] if lpips else [])]
     metrics = reconstruction_metrics("").to(device)
-    metrics.add_metrics({"normalized_error": NormalizedError().to(device)})
-    loss = torch.zeros((), device=device)
+    metrics.add_metrics({"normalized_error": NormalizedError().to(device), "lpips": MeanLoss("lpips").to(device)})
+    none = torch.zeros((), device=device)
     for part in images.split(BATCH):
         target = to_float(part, device)
         preds = rebuild(target)
         preds, target = (resize(preds), resize(target)) if resize else (preds, resize_to(target, preds))
-        metrics.update(value=loss, weight=len(target), preds=preds.float().contiguous(), target=target)
-    return {name: float(metrics[name].compute()) for name in ("mse", "psnr", "ssim", "normalized_error")}
+        preds = preds.float().contiguous()
+        distance = lpips(preds, target).mean() if lpips else none
+        metrics.update(value=none, weight=len(target), preds=preds, target=target, lpips=distance)
+    return {name: float(metrics[name].compute()) for name in names}
 
 
 @torch.no_grad()

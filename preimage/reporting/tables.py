@@ -40,8 +40,9 @@ METRICS = {
     "normalized_error": Metric("normalised error", 3, -1),
     "lpips": Metric("LPIPS", 3, -1),
     "feature_error": Metric("feature error", 3, -1),
-    "fid": Metric("FID", 2, -1),
     "rfid": Metric("rFID", 2, -1),
+    "rfid_floor": Metric("rFID of halves of the images", 2),
+    "fid": Metric("FID", 2, -1),
     "kid": Metric("KID", 4, -1),
     "linear": Metric("linear probe", 2, 1, "%"),
     "knn": Metric("kNN", 2, 1, "%"),
@@ -76,6 +77,14 @@ METRICS = {
 }
 #: What stands behind the name of a figure in a column of an atlas.
 _VARIANTS = {"twice": "twice the budget", "few": "few images", "search": "search", "downscaled": "image downscaled"}
+#: Where the name of the network stands that a figure was measured with.
+_NETWORKS = {
+    "lpips": "lpips_network",
+    "rfid": "rfid_extractor",
+    "rfid_floor": "rfid_extractor",
+    "fid": "extractor",
+    "kid": "extractor",
+}
 #: Why two linear figures of one code differ.
 PROBES_NOTE = (
     "A linear probe is fitted to its optimum on the frozen code; this run's head is what the run itself has trained."
@@ -107,8 +116,8 @@ class Column(NamedTuple):
 def figures(evaluation: Any) -> dict[str, float]:
     """The numbers of an `evaluation.json` by name, such as `reconstruction/psnr`.
 
-    FID and KID carry the name of the network that they were measured with, so that no two are ever averaged. What is
-    no finite number is left out, of which a file that someone edited may have any.
+    LPIPS, FID and the like carry the name of the network that they were measured with, so that no two are ever
+    averaged. What is no finite number is left out, of which a file that someone edited may have any.
     """
     return dict(_numbers(evaluation))
 
@@ -116,7 +125,7 @@ def figures(evaluation: Any) -> dict[str, float]:
 def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(tree, dict):
         for key, value in tree.items():
-            of = f"/{tree.get('extractor') or 'unnamed'}" if key in ("fid", "kid") else ""
+            of = f"/{tree.get(_NETWORKS[key]) or 'unnamed'}" if key in _NETWORKS else ""
             yield from _numbers(value, f"{path}/{key}{of}".strip("/"))
     elif isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree):
         yield path, float(tree)
@@ -140,11 +149,11 @@ def columns_of(keys: Iterable[str]) -> list[Column]:
 
 def _column(key: str) -> Column | None:
     match key.split("/"):
+        case ["reconstruction" | "generation" as section, name, *network] if name in _NETWORKS:
+            metric = METRICS[name]
+            return Column(key, section.capitalize(), metric._replace(title=f"{metric.title} ({'/'.join(network)})"))
         case ["reconstruction", name]:
             return Column(key, "Reconstruction", METRICS.get(name) or Metric(name.replace("_", " ")))
-        case ["generation", ("fid" | "kid") as name, *extractor]:
-            metric = METRICS[name]
-            return Column(key, "Generation", metric._replace(title=f"{metric.title} ({'/'.join(extractor)})"))
         case ["reading", "few_labels", count, "accuracy"]:
             return Column(key, _PROBES, METRICS["linear"]._replace(title=f"{count} labels"))
         case ["reading", name, "accuracy"]:

@@ -36,6 +36,17 @@ def test_alexnet_is_inverted(layer: str, overlay: list[str], run: Run, tiny_imag
     assert sum(value.numel() for name, value in saved.items() if name.startswith("encoder")) < 100  # a hash alone
 
 
+def test_an_inversion_learns_under_a_perceptual_loss_too(run: Run, tiny_imagenet: Path) -> None:
+    configs = [f"--config={CONFIGS / name}" for name in ("fc8.yaml", "perceptual.yaml")]
+    flags = [f"--data.root={tiny_imagenet}", f"--data.cache_dir={tiny_imagenet.parent}", "--test_after_fit"]
+    flags += ["--model.encoder.weights=random", "--model.perceptual.init_args.weights=random"]
+    run_dir = run("fit", *configs, *SMALL, *flags) / "perceptual_random" / "version_0"
+    loss, mse, distance = (values(run_dir, f"val/{name}")[-1] for name in ("loss", "mse", "perceptual"))
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["init_args"]
+    assert loss == pytest.approx(mse + config["perceptual_weight"] * distance, rel=1e-3)
+    assert values(run_dir, "test/perceptual")[0] > 0
+
+
 @pytest.mark.parametrize(
     ("probe", "tokens", "head"),
     [

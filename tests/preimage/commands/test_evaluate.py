@@ -19,6 +19,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from datamodules import InMemoryDataModule
+from lightning_modules import LPIPS
 from preimage import runs
 from preimage.__main__ import main
 from preimage.evaluation.evaluate import table
@@ -208,6 +209,13 @@ def test_samples_are_compared_on_the_features_of_the_named_extractor(
         images = data.test_set.images / 255
         means, rebuilt = model.encoder(images), model.reconstruct(images)
     assert drawn["active_units"] == int((means.var(dim=0) > 0.01).sum())
+    fid = FrechetInceptionDistance(_Given(12))
+    with torch.no_grad():
+        fid.update(real, real=True)
+        eight_bit = (model.reconstruct(data.test_set.images[places] / 255) * 255).round() / 255
+        fid.update((extractor(eight_bit) - mean) / deviation, real=False)
+    assert drawn["reconstruction"]["rfid"] == pytest.approx(float(fid.compute()), rel=1e-3)
+    assert f"rFID ({name}, 150 images)" in head and name in drawn["reconstruction"]["rfid_protocol"]
     assert drawn["reconstruction"]["mse"] == pytest.approx(float(rebuilt.sub(images).square().mean()), rel=1e-4)
     assert evaluate(vae, "--images", 150) == [drawn]  # no extractor is asked for: any will do
     (again,) = evaluate(vae, "--images", 150, "--extractor", str(vae))
@@ -221,8 +229,20 @@ def test_without_inception_samples_are_not_compared_and_a_note_says_so(
     monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
     flags = ["--model=VAE", "--model.encoder=MNISTGaussianEncoder", "--model.encoder.latent_dim=12"]
     (found,) = evaluate(fit("vae", *flags, "--model.decoder=MNISTDecoder", "--model.latent_dim=12"))
-    assert found["generation"] is None
-    assert "give an --extractor" in capsys.readouterr().out
+    assert found["generation"] is None and "rfid" not in found["reconstruction"]
+    assert "no FID, KID and rFID, since Inception cannot be loaded" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*RANDOM weights")
+def test_lpips_is_measured_where_it_is_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = evaluate(folder, "--labels_per_class", 1, "--lpips", "squeeze:random")
+    distance, images = LPIPS("squeeze", "random"), load_data(find_run(folder)).test_set.images / 255
+    with torch.no_grad():
+        expected = float(distance(load_model(find_run(folder)).reconstruct(images), images).mean())  # type: ignore[operator]
+    assert found["reconstruction"]["lpips"] == pytest.approx(expected, rel=1e-4)
+    assert found["reconstruction"]["lpips_network"] == distance.name
+    assert f"| LPIPS ({distance.name}) |" in capsys.readouterr().out
+    assert evaluate(folder, "--labels_per_class", 1) == [found]  # without it, what is there will do
 
 
 @pytest.mark.parametrize("kind", ["Classifier", "ClassifierReconstructor", "none"])
@@ -301,6 +321,7 @@ def test_bad_input_ends_in_one_line(
         ([folder, "--data.root=nowhere"], "mnist is not complete"),
         ([folder, "--data.roof=nowhere"], "roof"),
         ([folder, "--extractor=nowhere"], "no extractor nowhere: give a run"),
+        ([folder, "--lpips=resnet"], "there is no LPIPS of resnet: choose one of squeeze, alex, vgg"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["evaluate", "--ckpt_path", *map(str, args)])

@@ -1,11 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_modules import FrozenFeatures
-from preimage.evaluation.generation import Extractor, measure_generation, named_extractor
+from preimage.evaluation.generation import Extractor, measure_generation, measure_rfid, named_extractor
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,39 @@ def test_an_extractor_is_a_layer_of_any_network(
 def test_an_extractor_needs_a_layer(given: str) -> None:
     with pytest.raises(FileNotFoundError, match=rf"no extractor {given}: give a run, a checkpoint, or NETWORK:LAYER"):
         named_extractor(given, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("standardized", [False, True])
+def test_the_rfid_of_gaussians_is_its_closed_form(standardized: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(500, 4, generator=generator) @ torch.randn(4, 4, generator=generator)
+    images = (2 * (64 + 8 * mixed).round().clamp(0, 120)).byte().reshape(500, 1, 2, 2)  # even: halves are exact
+    extractor = Extractor("pixels", lambda part: part.flatten(1).double(), standardized)
+    found = measure_rfid(lambda part: part / 2 + 20 / 255, images, extractor, torch.device("cpu"))
+    values = images.flatten(1).double()
+    scale = values.std(dim=0) if standardized else torch.ones(4)
+    means = (values.mean(dim=0) / 2 - 20) / scale  # between the two
+    # C and C / 4 commute: the trace of C + C / 4 - 2 sqrt(C C / 4) is that of C / 4.
+    expected = float(means.square().sum() + (values / scale).var(dim=0).sum() / 4)
+    assert found["rfid"] == pytest.approx(expected, rel=1e-4)
+    halves = [(values[start::2] / scale) for start in (0, 1)]
+    covariances = [np.cov(half.T.numpy()) for half in halves]
+    distance = (halves[0].mean(dim=0) - halves[1].mean(dim=0)).square().sum()
+    floor = float(distance) + np.trace(sum(covariances) - 2 * np.real(sqrtm(covariances[0] @ covariances[1])))
+    assert found["rfid_floor"] == pytest.approx(floor, rel=1e-3)
+    assert 0 < floor < expected
+    assert found["rfid_extractor"] == "pixels, 500 images"
+    for said in ("pixels (weights not known)", "500 test images", "at 2 x 2 in 8 bits", "halves of 250 and 250"):
+        assert said in found["rfid_protocol"]
+    assert ("standardised" in found["rfid_protocol"]) == standardized
+
+
+def test_the_rfid_of_identical_images_is_none_at_the_size_of_the_reconstructions() -> None:
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    extractor = Extractor("means", lambda part: part.double().mean(dim=(2, 3)))
+    device = torch.device("cpu")
+    assert measure_rfid(lambda part: part, images, extractor, device)["rfid"] == pytest.approx(0, abs=1e-6)
+    small = measure_rfid(lambda part: F.avg_pool2d(part, 4), images, extractor, device)
+    assert "at 2 x 2 in 8 bits" in small["rfid_protocol"]
+    assert small["rfid"] < 0.1  # of values up to 255: both were reduced in the same way
+    assert measure_rfid(lambda part: part, images[:3], extractor, device)["rfid_floor"] is None

@@ -4,10 +4,10 @@ Run as `python benchmarks/squeezenet.py WEIGHTS ROOT [OUT]`: the file of torchvi
 folder or zip file of the images, and a folder for the runs, in which a second start skips what is done.
 """
 
-import csv
 import sys
 from pathlib import Path
 
+import pandas as pd
 from clock import CONFIGS, preimage
 
 LAYERS = ["features.2", "features.5", "features.8", "features.12", "flatten"]
@@ -15,11 +15,11 @@ LAYERS = ["features.2", "features.5", "features.8", "features.12", "flatten"]
 
 def atlas(weights: str, root: str, out: Path, layers: list[str], *flags: str) -> dict[str, dict[str, float]]:
     """Makes an atlas of some layers, and returns its rows by layer."""
-    own = ["--network=squeezenet1_1", f"--weights={weights}", "--feature_size=129", "--width=0.25", f"--out={out}"]
-    preimage("atlas", *own, "--layers", *layers, f"--data.root={root}", *flags)
-    with (out / "atlas.csv").open() as file:
-        rows = {row.pop("layer"): row for row in csv.DictReader(file)}
-    return {layer: {key: float(row[key]) for key in row if key != "shape" and row[key]} for layer, row in rows.items()}
+    own = ["--network=squeezenet1_1", f"--weights={weights}", "--feature_size=129", f"--out={out}"]
+    preimage("atlas", *own, "--layers", *layers, "--measure", "keeps", f"--data.root={root}", *flags)
+    rows = pd.read_csv(out / "atlas.csv", index_col="layer", keep_default_na=False, na_values=[""])
+    rows.index = rows.index.where(rows.index != "", "mean image")
+    return {str(layer): row.to_dict() for layer, row in rows.select_dtypes("number").iterrows()}
 
 
 def main(weights: str, root: str, out: str = "runs/atlas") -> None:

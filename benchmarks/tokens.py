@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightning_modules import FrozenFeatures
 from lightning_modules.checkpoints import load_checkpoint
-from preimage.evaluation.atlas import decoder_for
+from preimage.evaluation.atlas.decoders import decoder_for
 from preimage.evaluation.runs import figures_of
 from preimage.runs import Run
 

@@ -24,7 +24,7 @@ commands:
   predict     write codes and outputs of a checkpoint to predictions.npz, or with --network the codes of a folder
   layers      list the layers of a network, and kind and shape of their features
   evaluate    measure runs: reconstruction, generation, classification, time and memory, in one table
-  atlas       train a decoder for each of several layers: error against depth, in a table and a figure
+  atlas       what layers of networks keep, and what can be read out of them, in tables and one plane
   sweep       run the points of a W&B sweep file without a server, some at a time or one per SLURM array index
   report      tables, curves and pictures of finished runs: report.md, results.csv and one page, index.html
   label-efficiency  draw test error against the number of labels, from one encoder, by method

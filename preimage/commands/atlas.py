@@ -48,6 +48,10 @@ def main(args: Sequence[str]) -> None:
     add("--twice", action="store_true", help="also train a decoder of twice the parameters for twice the epochs")
     add("--image_size", type=at_least(1), default=64, help="size of the reconstructions, about (64)")
     add("--optimize", type=at_least(0), default=0, help="test images for the search that needs no training (0)")
+    add(
+        "--lpips", metavar="NET[:FILE]", help="also LPIPS by squeeze, alex or vgg, with torchvision's weights or a file"
+    )
+    add("--extractor", help="also rFID on the features of NETWORK:LAYER[:WEIGHTS], a run, or Inception")
     add("--labels_per_class", type=at_least(1), nargs="*", default=[5], help="of the probe on few labels (5)")
     add("--images", type=at_least(1), default=4, help="test images in the figure (4)")
     add("--out", type=Path, help="folder of the atlas, by default runs/atlas/NETWORK")

@@ -146,7 +146,7 @@ RUNS = [(name, "datamodules.MNISTDataModule.prepare_data", QUICK) for name in ("
         ("evaluate", "preimage.evaluation.evaluate.find_run", ["--ckpt_path", "run"]),
         ("report", "preimage.reporting.report.read_findings", ["runs"]),
         ("layers", "lightning_modules.networks.features.list_layers", ["--network", "alexnet"]),
-        ("atlas", "preimage.evaluation.atlas.FrozenFeatures", ["--network", "alexnet", "--layers", "fc8"]),
+        ("atlas", "preimage.evaluation.atlas.points.FrozenFeatures", ["--network", "alexnet", "--layers", "fc8"]),
         ("sweep", "preimage.commands.sweep.read_sweep", ["sweep.yaml"]),
         ("label-efficiency", "preimage.evaluation.label_efficiency.load_model", []),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from preimage.files import write_json
+from preimage.reporting.atlas import draw
 from preimage.runs import claimed
 
 from ..runs import left_to_others
@@ -41,7 +42,7 @@ def draw_atlas(options: argparse.Namespace, rest: list[str]) -> None:
         _work(plan)  # what another process failed at; now it is seen why
     if not options.worker:
         write_tables(plan)
-        print((options.out / "atlas.md").read_text(), options.out / "atlas.csv", sep="\n")
+        print((options.out / "atlas.md").read_text(), options.out / "atlas.csv", *draw(options.out), sep="\n")
 
 
 def _work(plan: Plan) -> None:
@@ -50,6 +51,9 @@ def _work(plan: Plan) -> None:
     for work in works:
         work.done()  # other settings end it before anything begins
     for work in works:
+        if work.needs and not work.needs.is_file():
+            print(f"{work.name}: waits for {work.needs}, left out here", flush=True)
+            continue
         with left_to_others(work.name), claimed(work.file):
             if work.done():
                 print(f"{work.name}: done, {work.file}", flush=True)

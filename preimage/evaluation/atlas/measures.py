@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from datamodules import InMemoryDataModule
 from lightning_modules import FrozenFeatures, Inversion
 from lightning_modules.inversion import at_common_size
+from lightning_modules.perceptual import Perceptual
 
 from ..geometry import centred_gram, measure_geometry
 from ..invariance import measure_invariance
@@ -43,15 +44,16 @@ class Pixels(nn.Module):
         return f"side={self.side}"
 
 
-def pixel_error(side: int, images: Tensor, device: torch.device) -> dict[str, float]:
-    """Errors at the common size of uint8 images `(N, C, H, W)` that were scaled down to a side and up again."""
-    return errors(lambda batch: F.interpolate(Pixels(side)(batch), batch.shape[-2:], mode="bicubic"), images, device)
+def pixels_again(side: int) -> Images:
+    """What scales images `(B, C, H, W)` in [0, 1] down to a side and up again."""
+    down = Pixels(side)
+    return lambda images: F.interpolate(down(images), images.shape[-2:], mode="bicubic").clamp(0, 1)
 
 
-def errors(rebuild: Images, images: Tensor, device: torch.device) -> dict[str, float]:
+def errors(rebuild: Images, images: Tensor, device: torch.device, lpips: Perceptual | None = None) -> dict[str, float]:
     """Errors at the common size of the reconstructions of uint8 images `(N, C, H, W)`, as `psnr_64` and others."""
-    found = reconstruction_errors(lambda batch: rebuild(batch).clamp(0, 1), images, device, at_common_size)
-    return {f"{name}_64": value for name, value in found.items() if np.isfinite(value)}
+    values = reconstruction_errors(rebuild, images, device, at_common_size, lpips)
+    return {f"{name}_64": value for name, value in values.items() if np.isfinite(value)}
 
 
 @lru_cache(maxsize=1)

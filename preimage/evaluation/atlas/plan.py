@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import yaml
 
 from datamodules import InMemoryDataModule
+from lightning_modules import LPIPS
 from lightning_modules.inversion import COMMON_SIZE
 from preimage.files import read_plain, write_text
 from preimage.runs import Run
 
-from ..measures import spread
-from ..runs import default_device, figures_of, read_configs, read_data, train
+from ..generation import Extractor, inception, measure_rfid, named_extractor
+from ..measures import Images, spread
+from ..runs import default_device, figures_of, find_run, load_model, read_configs, read_data, train
 from ..search import feature_error, tuned_search
 from .decoders import fair_decoder, parameters_of
-from .measures import OF_CODES, errors, measure, model_of
+from .measures import OF_CODES, errors, measure, model_of, pixels_again
 from .points import PIXELS, Point, points_of, settings_hash
 
 _TESTED = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
@@ -34,12 +36,14 @@ class Work(NamedTuple):
         file: What is there when it is done, with the `settings` that it was done with.
         settings: A hash of what it depends on.
         do: Does it, and returns what else the file is to hold.
+        needs: What has to be there before, of another part.
     """
 
     name: str
     file: Path
     settings: str
     do: Callable[[], dict[str, Any]]
+    needs: Path | None = None
 
     def done(self) -> bool:
         """Whether it is.
@@ -121,11 +125,28 @@ class Plan:
                 yield self._work(f"{point.name}: decoder, {name}", point, name, [model, point.weights_hash, seed], do)
         for point in self.points if self.options.optimize else []:
             asked = [point.arguments, point.weights_hash, self.options.optimize]
-            yield self._work(f"{point.name}: search", point, "search", asked, partial(self._search, point))
+            first = f"seed_{self.options.seeds[0]}"
+            do = partial(self._search, point, first)
+            yield self._work(f"{point.name}: search", point, "search", asked, do, needs=first)
+        if not (self.options.lpips or self.options.extractor):
+            return
+        asked = [self.options.lpips, self.options.extractor]
+        for point in self.pixels:
+            do = partial(self._perceived, pixels_again(point.shape[1]))
+            yield self._work(f"{point.name}: LPIPS, rFID", point, "perceived", asked, do)
+        for seed in self.options.seeds:
+            for point in self.points:
+                do = partial(self._perceived_by_decoder, point.folder / f"seed_{seed}")
+                name, file = f"{point.name}: LPIPS, rFID, seed {seed}", f"perceived_{seed}"
+                yield self._work(name, point, file, asked, do, needs=f"seed_{seed}")
 
-    def _work(self, name: str, point: Point, file: str, asked: list[Any], do: Callable[[], dict[str, Any]]) -> Work:
+    def _work(
+        self, name: str, point: Point, file: str, asked: list[Any], do: Callable[[], dict[str, Any]], needs: str = ""
+    ) -> Work:
         settings = settings_hash(self.options.config, self.rest, asked)
-        return Work(name, point.folder / f"{file}.json", settings, do)
+        return Work(
+            name, point.folder / f"{file}.json", settings, do, point.folder / f"{needs}.json" if needs else None
+        )
 
     def _measure(self, kind: str, point: Point) -> dict[str, Any]:
         return measure(kind, point, self.data, self.device, self.options.labels_per_class)
@@ -165,14 +186,39 @@ class Plan:
             raise ValueError("--twice trains for twice the epochs: give --trainer.max_epochs")
         return int(given[-1])
 
-    def _search(self, point: Point) -> dict[str, Any]:
+    def _search(self, point: Point, decoder: str) -> dict[str, Any]:
         """Searches a few images without training, by weights that were chosen on as many validation images."""
         count = self.options.optimize
         few, val = (split.images[spread(split.images, count)] for split in (self.data.test_set, self.data.val_set))
-        model = model_of(point, self.device, grid=True)
-        search, chosen = tuned_search(model.encoder, val, COMMON_SIZE, self.device)
-        found = {
-            "psnr_64_search": errors(search, few, self.device)["psnr_64"],
-            "feature_error_search": feature_error(search, model.encoder, few, self.device),
-        }
-        return found | {"chosen": chosen}
+        encoder = model_of(point, self.device, grid=True).encoder
+        search, chosen = tuned_search(encoder, val, COMMON_SIZE, self.device)
+        figures: dict[str, Any] = {"chosen": chosen}
+        decoded = load_model(find_run(point.folder / decoder)).to(self.device)
+        for name, rebuild in (("search", search), ("few", decoded)):
+            figures[f"psnr_64_{name}"] = errors(rebuild, few, self.device)["psnr_64"]
+            figures[f"feature_error_{name}"] = feature_error(rebuild, encoder, few, self.device)
+        return figures
+
+    @cached_property
+    def _lpips(self) -> LPIPS | None:
+        return LPIPS.named(self.options.lpips).to(self.device) if self.options.lpips else None
+
+    @cached_property
+    def _extractor(self) -> Extractor | None:
+        named = self.options.extractor
+        if not named or named == "Inception":
+            return inception(self.device) if named else None
+        return named_extractor(named, self.device)
+
+    def _perceived(self, rebuild: Images) -> dict[str, Any]:
+        """How far reconstructions are from test images for a network."""
+        test, figures = self.data.test_set.images, dict[str, Any]()
+        if self._lpips:
+            figures["lpips_64"] = errors(rebuild, test, self.device, self._lpips)["lpips_64"]
+            figures["lpips_network"] = self._lpips.name
+        if self._extractor:
+            figures |= measure_rfid(rebuild, test, self._extractor, self.device)
+        return figures
+
+    def _perceived_by_decoder(self, run: Path) -> dict[str, Any]:
+        return self._perceived(load_model(find_run(run)).to(self.device))

@@ -19,7 +19,7 @@ from preimage.reporting.tables import markdown_table
 from ..geometry import cka_matrix
 from ..measures import BATCH, spread, to_float
 from ..runs import find_run, load_model
-from .measures import GRAM, OF_CODES, errors, gram_of, pixel_error
+from .measures import GRAM, OF_CODES, errors, gram_of, pixels_again
 from .plan import Plan, figures_in
 from .points import Point
 
@@ -37,11 +37,11 @@ _SECTIONS = {
 def write_tables(plan: Plan) -> None:
     """Writes `atlas.csv`, `atlas.md`, `cka.csv` and `strips.npz` from all that is done of an atlas."""
     rows = [_mean_image(plan)] if plan.keeps else []
-    rows += [_of_code(point) | (_pixel_error(plan, point) if plan.keeps else {}) for point in plan.pixels]
+    rows += [_of_code(point) | (_pixels_kept(plan, point) if plan.keeps else {}) for point in plan.pixels]
     rows += [_of_code(point) | _kept(plan, point) for point in plan.points]
     columns = list(dict.fromkeys(key for row in reversed(rows) for key in row))
     write_rows(plan.options.out / "atlas.csv", rows, columns)
-    write_text(plan.options.out / "atlas.md", "\n".join(_sections(rows)))
+    write_text(plan.options.out / "atlas.md", "\n".join([*_sections(rows), *_protocols(plan)]))
     if points := [point for point in plan.points if (point.folder / GRAM).is_file()]:
         names = [point.name for point in points]
         matrix = cka_matrix([gram_of(point.folder) for point in points]).tolist()
@@ -64,9 +64,22 @@ def _sections(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"### {title}\n\n{markdown_table(['network', 'layer', *names], lines)}"
 
 
+def _protocols(plan: Plan) -> list[str]:
+    """What the figures that need it were measured with."""
+    files = [path for point in plan.points for path in sorted(point.folder.glob("perceived_*.json"))]
+    figures = [figures_in(path) for path in files]
+    networks = dict.fromkeys(figure["lpips_network"] for figure in figures if "lpips_network" in figure)
+    protocols = dict.fromkeys(
+        f"rFID: {figure['rfid_protocol']} {figure['rfid_floor'] or math.nan:.4g}."
+        for figure in figures
+        if "rfid" in figure
+    )
+    return [f"LPIPS: {name}.\n" for name in networks] + [f"{protocol}\n" for protocol in protocols]
+
+
 def _of_code(point: Point) -> dict[str, Any]:
     """What is known of the code of a point."""
-    row = {"network": point.network, "layer": point.layer, "shape": " x ".join(map(str, point.shape))}
+    row: dict[str, Any] = {"network": point.network, "layer": point.layer, "shape": " x ".join(map(str, point.shape))}
     row |= {"values": point.values, "bits": 32 * point.values}
     for kind in OF_CODES:
         row |= figures_in(point.folder / f"{kind}.json")
@@ -75,10 +88,13 @@ def _of_code(point: Point) -> dict[str, Any]:
 
 def _kept(plan: Plan, point: Point) -> dict[str, Any]:
     """What the decoders of a point say: means and deviations over their seeds, and the baselines beside them."""
-    seeds = [figures_in(path) for path in sorted(point.folder.glob("seed_*.json"))]
+    seeds = [
+        figures_in(path) | figures_in(path.with_name(path.name.replace("seed", "perceived")))
+        for path in sorted(point.folder.glob("seed_*.json"))
+    ]
     row: dict[str, Any] = {"seeds": len(seeds)} if seeds else {}
     for key in seeds[0] if seeds else {}:
-        values = [seed[key] for seed in seeds if seed.get(key) is not None]
+        values = [seed[key] for seed in seeds if isinstance(seed.get(key), int | float)]
         row |= {key: statistics.fmean(values)} if values else {}
         row |= {f"{key}_sd": statistics.stdev(values)} if len(set(values)) > 1 else {}
     twice, search = (figures_in(point.folder / f"{name}.json") for name in ("twice", "search"))
@@ -87,7 +103,7 @@ def _kept(plan: Plan, point: Point) -> dict[str, Any]:
     channels, size = plan.data.test_set.images.shape[1:3]
     side = max(1, math.isqrt(point.values // channels))
     if seeds and side < size:
-        row |= {"psnr_64_downscaled": pixel_error(side, plan.data.test_set.images, plan.device)["psnr_64"]}
+        row |= {"psnr_64_downscaled": _pixel_error(plan, side)["psnr_64"]}
     return row
 
 
@@ -104,8 +120,16 @@ def mean_image(images: Tensor) -> Tensor:
     return torch.as_tensor(total / (255 * len(images)))
 
 
-def _pixel_error(plan: Plan, point: Point) -> dict[str, float]:
-    return pixel_error(point.shape[1], plan.data.test_set.images, plan.device)
+def _pixels_kept(plan: Plan, point: Point) -> dict[str, Any]:
+    """What the image itself keeps, scaled down."""
+    perceived = figures_in(point.folder / "perceived.json")
+    return _pixel_error(plan, point.shape[1]) | {
+        key: perceived[key] for key in ("lpips_64", "rfid") if key in perceived
+    }
+
+
+def _pixel_error(plan: Plan, side: int) -> dict[str, float]:
+    return errors(pixels_again(side), plan.data.test_set.images, plan.device)
 
 
 @torch.no_grad()
@@ -116,7 +140,7 @@ def _write_strips(plan: Plan) -> None:
     images = to_float(test.images[shown], plan.device)
     done = {point.name: sorted(point.folder.glob("seed_*.json")) for point in plan.points}
     decoders = {name: load_model(find_run(paths[0].with_suffix(""))) for name, paths in done.items() if paths}
-    arrays = {
+    arrays: dict[str, Any] = {
         "images": _pixels(images),
         "names": np.array([names[label] if label >= 0 else "" for label in test.labels[shown].tolist()], dtype=str),
         "layers": np.array(list(decoders), dtype=str),

@@ -1,6 +1,6 @@
 import torch
 
-from preimage.evaluation.atlas.measures import pixel_error
+from preimage.evaluation.atlas.measures import errors, pixels_again
 from preimage.evaluation.atlas.tables import mean_image
 
 IMAGES = torch.randint(256, (150, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -14,4 +14,4 @@ def test_the_mean_image_is_that_of_all_images_at_once() -> None:
 
 def test_an_image_of_one_colour_survives_any_scaling() -> None:
     plain = torch.full((5, 3, 64, 64), 77, dtype=torch.uint8)
-    assert pixel_error(2, plain, torch.device("cpu"))["mse_64"] < 1e-12
+    assert errors(pixels_again(2), plain, torch.device("cpu"))["mse_64"] < 1e-12

@@ -73,6 +73,11 @@ def test_a_fit_estimates_the_whole_after_a_minute(
     assert 60 <= whole - left < 100
 
 
+def test_a_fit_that_is_nearly_over_estimates_nothing(run: Run, capsys: pytest.CaptureFixture[str], slow: None) -> None:
+    run("fit", *QUICK, "--trainer.limit_train_batches=5")  # of which one is left after a minute
+    assert "whole training" not in capsys.readouterr().out
+
+
 def test_what_is_decoded_says_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,18 @@
 
 import gzip
 import io
+import logging
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers that spin on each other's threads are far slower than one
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the reference is the CPU, and processes that saw CUDA cannot fork
@@ -64,13 +68,36 @@ def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     return root
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
-    """Waits until a process has made a file; else fails, with what the process has said."""
+def fork(work: Callable[[], Any], said: Path | None = None) -> Any:
+    """Starts a process that does something: it needs no imports, and has an exit code of its own.
+
+    Args:
+        work: What it does.
+        said: File for what it says.
+    """
+
+    def child() -> None:
+        sys.argv = ["preimage"]
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which workers of pytest ignore
+        if said is not None:
+            sys.stdout = sys.stderr = said.open("w", buffering=1)
+            for handler in logging.getLogger("lightning.pytorch").handlers:
+                handler.setStream(sys.stderr)  # type: ignore[attr-defined]
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+def wait_for(path: Path, process: Any, seconds: float = 120) -> None:
+    """Waits until a forked process has made a file."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
+        if not process.is_alive() or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(f"there is no {path} after {seconds} s or at the process's end: {process.communicate()}")
+            pytest.fail(f"there is no {path} after {seconds} s or at the process's end")
         time.sleep(0.05)
 
 

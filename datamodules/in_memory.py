@@ -26,16 +26,16 @@ class InMemoryImages(Dataset[Batch]):
     Args:
         images: uint8 images `(N, C, H, W)`.
         labels: Class indices `(N,)`, -1 for an image whose label is not given.
-        places: Which images an epoch holds, as often as each is named `(M,)`; by default every one once.
+        index: Which images an epoch holds, as often as each is named `(M,)`; by default every one once.
         names: File names of the images, if they come from files.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, places: Tensor | None = None, names: Sequence[str] | None = None
+        self, images: Tensor, labels: Tensor, index: Tensor | None = None, names: Sequence[str] | None = None
     ) -> None:
         self.images = images
         self.labels = labels
-        self.places = places
+        self.index = index
         self.names = names
         #: Codes `(N, ...)` of the images, where a frozen encoder has cached them; batches then hold them too.
         self.codes: Tensor | None = None
@@ -44,7 +44,7 @@ class InMemoryImages(Dataset[Batch]):
 
     def __len__(self) -> int:
         """Number of images in an epoch."""
-        return len(self.images if self.places is None else self.places)
+        return len(self.images if self.index is None else self.index)
 
     def __getitem__(self, index: int) -> Batch:
         """Image `(C, H, W)` and label `()`."""
@@ -53,7 +53,7 @@ class InMemoryImages(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """Images `(B, C, H, W)` and labels `(B,)`; called by the loader in place of B calls for one image."""
-        index = torch.tensor(indices) if self.places is None else self.places[indices]
+        index = torch.tensor(indices) if self.index is None else self.index[indices]
         images: Any = self.images.index_select(0, index) if self.codes is None or self.serve_images else None
         codes = None if self.codes is None else self.codes.index_select(0, index)
         return Batch(images, self.labels.index_select(0, index), codes)

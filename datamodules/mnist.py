@@ -152,8 +152,8 @@ class MNISTDataModule(InMemoryDataModule):
                 again = chosen.repeat(self.label_repeat - 1)
             else:
                 images, labels = images[chosen], labels[chosen]
-        places = torch.cat([torch.arange(len(images)), again]).repeat(self.repeat)
-        return InMemoryImages(images, labels, places if len(places) > len(images) else None)
+        index = torch.cat([torch.arange(len(images)), again]).repeat(self.repeat)
+        return InMemoryImages(images, labels, index if len(index) > len(images) else None)
 
     def _files(self) -> list[Path]:
         """The four IDX files, images before labels and training before test."""

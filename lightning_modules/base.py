@@ -13,7 +13,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
@@ -22,12 +22,12 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from preimage.checks import check_range
 from preimage.private_api import trainer_of
 
-from .checkpoints import load_checkpoint, load_part, renewed_checkpoint
+from .checkpoints import join_groups, load_checkpoint, load_part, renewed_checkpoint
 from .metrics import reset
 from .networks.precision import follow_dtype
 from .networks.weights import check_fit, weights_hash
 from .schedules import OneCycle
-from .shapes import check_shapes
+from .shapes import check_classes, check_shapes
 
 Split = Literal["train", "val", "test"]
 
@@ -55,6 +55,7 @@ class StepOutput(TypedDict, total=False):
         label: Class indices `(B,)`, -1 for an image whose class is not given.
         logits: Logits `(B, num_classes)`, whatever range.
         image: The images `(B, C, H, W)` in [0, 1].
+        input: What the encoder sees of them, `(B, c, h, w)` in [0, 1], where it has a `prepare(images)`.
         target: The images in the size of the reconstruction, `(B, C, h, w)` in [0, 1].
         reconstruction: What `decode` makes of the codes, `(B, C, h, w)` in [0, 1].
     """
@@ -64,6 +65,7 @@ class StepOutput(TypedDict, total=False):
     label: Tensor
     logits: Tensor
     image: Tensor
+    input: Tensor
     target: Tensor
     reconstruction: Tensor
 
@@ -257,8 +259,8 @@ class EncoderModule(LightningModule):
 
     def prepare_data(self) -> None:
         """Looks for the encoder's checkpoint, and for what does not fit, before any logger has opened a run."""
-        self._check_classes("predict" if self.trainer.predicting else "")  # where the data knows its classes by now
         data = self._data()
+        check_classes(self, data, "predict" if self.trainer.predicting else "")  # where it knows its classes by now
         channels, size = getattr(data, "channels", None), getattr(data, "image_size", None)
         if isinstance(channels, int) and isinstance(size, int):
             check_shapes(self, (channels, size, size))
@@ -275,29 +277,7 @@ class EncoderModule(LightningModule):
             follow_dtype(self)
         if self.encoder_checkpoint is not None and stage == "fit":
             load_part(self.encoder, self._encoder_path(), "encoder", self.hparams.get("encoder"))
-        self._check_classes(stage)
-
-    def _check_classes(self, stage: str) -> None:
-        """Compares the classes with the data's, before a label without a logit, or none at all, ends the run."""
-        data = self._data()
-        names = getattr(data, "class_names", None)
-        if self.num_classes is None or names is None or (stage == "predict" and not names):
-            return
-        if not names:
-            name = type(self).__name__
-            raise ValueError(f"{name} needs labels, and the data has none: give it some, or choose another model")
-        if len(names) != self.num_classes:
-            raise ValueError(
-                f"the data has {len(names)} classes, model.num_classes={self.num_classes}: set model.num_classes"
-            )
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
-            labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
-            if labels is None or not (labels >= 0).any():
-                continue
-            counts = torch.bincount(labels[labels >= 0], minlength=self.num_classes)
-            if absent := [names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
-                of = f"{len(absent)} of {self.num_classes} classes, as {', '.join(absent[:3])}"
-                rank_zero_warn(f"the {split} split has no image of {of}: what is measured of every class is NaN")
+        check_classes(self, self._data(), stage)
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to: on one process of a machine first, while the others wait."""
@@ -389,12 +369,8 @@ class EncoderModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the first tensor that does not fit, with both shapes, before torch lists them all."""
         check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
-        for state in checkpoint.get("optimizer_states", ()) if self.encoder_lr is None else ():
-            first, *others = state["param_groups"]
-            if others:  # older checkpoints hold the encoder's parameters as a group of their own, behind the others
-                state["param_groups"] = [first | {"params": [p for group in (first, *others) for p in group["params"]]}]
-                for schedule in checkpoint["lr_schedulers"]:
-                    schedule |= {key: value[:1] for key, value in schedule.items() if isinstance(value, list)}
+        if self.encoder_lr is None:
+            join_groups(checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps modules that were passed in Python out of the file, which stays loadable under `weights_only`."""

@@ -57,6 +57,16 @@ def renewed_checkpoint(path: str | Path, name: str) -> str | Path | io.BytesIO:
     return file
 
 
+def join_groups(checkpoint: dict[str, Any]) -> None:
+    """Joins the encoder's parameters, which earlier versions held as a group of their own, to those before them."""
+    for state in checkpoint.get("optimizer_states", ()):
+        first, *others = state["param_groups"]
+        if others:
+            state["param_groups"] = [first | {"params": [p for group in (first, *others) for p in group["params"]]}]
+            for schedule in checkpoint["lr_schedulers"]:
+                schedule |= {key: value[:1] for key, value in schedule.items() if isinstance(value, list)}
+
+
 def _shown(value: Any) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}"
 

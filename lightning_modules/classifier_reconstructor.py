@@ -148,6 +148,8 @@ class ClassifierReconstructor(Autoencoder):
         getattr(self, f"{split}_errors").update(value=loss.detach(), weight=len(images), **errors)
         if split != "train":
             self.confusion.update(logits, labels)
+            if prepare := getattr(self.encoder, "prepare", None):
+                outputs["input"] = prepare(images)
         return outputs
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:

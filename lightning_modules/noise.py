@@ -18,8 +18,8 @@ def fixed_noise(inputs: Tensor, count: int, length: int, start: int = 0) -> Tens
     """
     some = inputs.detach().flatten(1)
     bits = some[:, :: max(1, some.shape[1] // 4096)].float().contiguous().view(torch.int32).long()
-    places = torch.arange(bits.shape[1], device=bits.device)
-    key = _mix((bits * _mix(places * _STEP + _STEP)).sum(dim=1) + _STEP)  # integers of 64 bits that wrap around
+    index = torch.arange(bits.shape[1], device=bits.device)
+    key = _mix((bits * _mix(index * _STEP + _STEP)).sum(dim=1) + _STEP)  # integers of 64 bits that wrap around
     counter = torch.arange(start * length, (start + count) * length, device=bits.device)
     numbers = _mix(key[:, None] + counter * _STEP)
     # 23 bits: with 24, half a step below 1 rounds to 1 in float32, of which the normal number is infinite.

@@ -1,9 +1,10 @@
-"""Whether the parts of a model fit the images and one another, asked before any image is there."""
+"""Whether a model fits its data, and its parts one another, asked before the first batch is there."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -14,6 +15,37 @@ if TYPE_CHECKING:
 
 #: Arguments of networks by which they fit or do not.
 _SIZES = ("image_size", "in_channels", "out_channels", "latent_dim", "in_features", "in_size", "num_classes")
+
+
+def check_classes(model: "EncoderModule", data: Any, stage: str) -> None:
+    """Compares the classes with the data's, before a label without a logit, or none at all, ends the run.
+
+    Args:
+        model: The model.
+        data: The data module, or None.
+        stage: The command, whose splits are looked through for classes without an image; empty before there are any.
+
+    Raises:
+        ValueError: The data has other classes than the model, or none for one that needs them.
+    """
+    names = getattr(data, "class_names", None)
+    if model.num_classes is None or names is None or (stage == "predict" and not names):
+        return
+    if not names:
+        name = type(model).__name__
+        raise ValueError(f"{name} needs labels, and the data has none: give it some, or choose another model")
+    if len(names) != model.num_classes:
+        raise ValueError(
+            f"the data has {len(names)} classes, model.num_classes={model.num_classes}: set model.num_classes"
+        )
+    for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+        labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)
+        if labels is None or not (labels >= 0).any():
+            continue
+        counts = torch.bincount(labels[labels >= 0], minlength=model.num_classes)
+        if absent := [names[label] for label in (counts == 0).nonzero()[:, 0].tolist()]:
+            of = f"{len(absent)} of {model.num_classes} classes, as {', '.join(absent[:3])}"
+            rank_zero_warn(f"the {split} split has no image of {of}: what is measured of every class is NaN")
 
 
 @torch.no_grad()

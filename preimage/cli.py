@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import yaml
 from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -193,8 +192,8 @@ class PreimageCLI(LightningCLI):
         check_slurm()
         if config.checkpoint.filename is not None:
             check_inside("--checkpoint.filename", config.checkpoint.filename)
-        beginning = Beginning(command, config, self.config_text, self._held)
-        chosen, first = agree(beginning.start, config.trainer.num_nodes, self._held)
+        self.beginning = Beginning(command, config, self.config_text, self._held)
+        chosen, first = agree(self.beginning.start, config.trainer.num_nodes, self._held)
         start = Start(*chosen)
         if not first:
             self._held.enter_context(Run(start.folder).lock(PATIENCE, shared=True))
@@ -209,7 +208,7 @@ class PreimageCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         named = [self._get(self.config_init, name) for name in (*_ALWAYS_MADE, *ALWAYS_ON)]
-        ours = [RunDirectory(self.config_text), RunState(stoppers(yaml.safe_load(self.config_text)["trainer"]))]
+        ours = [RunDirectory(self.config_text), RunState(stoppers(self.beginning.settings["trainer"]))]
         options = {**config, **kwargs}
         always = settle_trainer(options, [*filter(None, named), *ours])
         try:

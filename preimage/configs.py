@@ -26,10 +26,10 @@ def with_bases(args: Sequence[str]) -> list[str]:
         ValueError: A config is a variation of itself, or of one that is not there.
     """
     expanded: list[str] = []
-    for place, arg in enumerate(args):
+    for index, arg in enumerate(args):
         if joined := re.fullmatch(r"(--config=|-c=?)(.+)", arg):
             expanded += [f"--config={path}" for path in chain(Path(joined[2]))]
-        elif place and args[place - 1] in ("--config", "-c"):
+        elif index and args[index - 1] in ("--config", "-c"):
             expanded[-1:] = [f"--config={path}" for path in chain(Path(arg))]
         else:
             expanded.append(arg)

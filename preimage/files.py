@@ -162,6 +162,11 @@ def _is_foreign(path: Path) -> bool:
     return "@" in path.name and _MACHINE not in path.name and time.time() - path.stat().st_mtime < _DAY
 
 
+def natural(name: str | Path) -> list[str | int]:
+    """A key to sort by, which puts `version_2` before `version_10`."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", str(name)))]
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

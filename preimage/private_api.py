@@ -88,14 +88,19 @@ def requeue_from(trainer: Trainer, path: str) -> None:
     connector.hpc_save_path = lambda folder: path
 
 
-def cpu_has(instructions: str) -> bool:
-    """Whether the CPU has `avx512` or `avx512_bf16`; torch's public word for its abilities says less."""
-    return bool(getattr(torch.cpu, f"_is_{instructions}_supported")())
+def has_instructions(dtype: torch.dtype) -> bool:
+    """Whether the CPU computes in a type of half precision by itself, and torch has it do so.
 
-
-def onednn_has(kind: str) -> bool:
-    """Whether oneDNN computes in `bf16` or `fp16` on this CPU."""
-    return bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported")())
+    Args:
+        dtype: `torch.bfloat16` or `torch.float16`.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False  # torch's own kernels convert number by number
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    # With any AVX-512, torch leaves it to oneDNN, which without AVX512_BF16 is slower than in float32.
+    emulated = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and not emulated
 
 
 def is_compiled(module: nn.Module) -> bool:

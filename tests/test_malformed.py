@@ -3,6 +3,7 @@
 import gzip
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules import ImageFolderDataModule, MNISTDataModule, TinyImageNetDataModule
+from preimage.errors import explain
 from tests.conftest import QUICK, Fails, write_idx
 
 CONFIGS = [
@@ -57,16 +60,11 @@ CONFIGS = [
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: fast}}}}\n", 2, "lr"),
     ("model: {init_args: {optimizer: {class_path: torch.optim.Adam, init_args: {lr: -1}}}}\n", 1, "learning rate: -1"),
     ("model: {init_args: {scheduler: {class_path: Nothing}}}\n", 2, "Nothing"),
-    ("data: {class_path: Nothing}\n", 2, "Nothing"),
-    ("data: {init_args: {dataset: mnst}}\n", 2, "mnst"),
     ("data: {init_args: {batch_size: many}}\n", 2, "batch_size"),
     ("data: {init_args: {batch_size: 0}}\n", 1, "data.batch_size"),
-    ("data: {init_args: {val_size: -1}}\n", 1, "data.val_size"),
     ("data: {init_args: {val_size: 99999}}\n", 1, "data.val_size=99999"),
     ("data: {init_args: {num_labels: 7}}\n", 1, "num_labels=7"),
-    ("data: {init_args: {repeat: 0}}\n", 1, "data.repeat"),
     ("data: {init_args: {augmentations: [{class_path: Nothing}]}}\n", 2, "Nothing"),
-    ("trainer: {max_epochs: ten}\n", 2, "max_epochs"),
     ("trainer: {max_epochs: -5}\n", 1, "max_epochs"),
     ("trainer: {devices: -3}\n", 1, "devices"),
     ("trainer: {precision: 17}\n", 2, "precision"),
@@ -74,14 +72,6 @@ CONFIGS = [
     ("trainer: {strategy: nothing}\n", 1, "nothing"),
     ("trainer: {limit_train_batches: -1}\n", 1, "limit_train_batches"),
     ("trainer: {devices: many}\n", 1, "error: trainer: `devices`"),
-    ("trainer: {accumulate_grad_batches: 0}\n", 1, "trainer.accumulate_grad_batches=0 must be at least 1"),
-    ("trainer: {accumulate_grad_batches: -1}\n", 1, "trainer.accumulate_grad_batches=-1 must be at least 1"),
-    ("trainer: {check_val_every_n_epoch: 0}\n", 1, "trainer.check_val_every_n_epoch=0 must be at least 1"),
-    ("trainer: {val_check_interval: 0}\n", 1, "trainer.val_check_interval=0 must be above 0"),
-    ("trainer: {val_check_interval: 0.0}\n", 1, "trainer.val_check_interval=0.0 must be above 0"),
-    ("trainer: {log_every_n_steps: -1}\n", 1, "trainer.log_every_n_steps=-1 must be at least 0"),
-    ("trainer: {min_epochs: -1}\n", 1, "trainer.min_epochs=-1 must be at least 0"),
-    ("trainer: {num_sanity_val_steps: -3}\n", 1, "trainer.num_sanity_val_steps=-3 must be at least -1"),
     (
         "seed_everything: -1\n",
         1,
@@ -117,9 +107,7 @@ def test_configs(
 
 
 FLAGS = [
-    (["--config", "nowhere.yaml"], 2, "nowhere.yaml"),
     (["--config", "."], 2, "."),
-    (["--trainer.max_epoch", "3"], 2, "--trainer.max_epoch"),
     (["--ckpt_path", "nowhere.ckpt"], 1, "nowhere.ckpt"),
     (["--ckpt_path", "."], 1, "no checkpoint at ."),
     (["--ckpt_path", "text.ckpt"], 1, "text.ckpt is truncated or no checkpoint"),
@@ -191,43 +179,32 @@ def digits(change: Callable[[], Any]) -> Callable[[], None]:
 
 
 IMAGES, LABELS = Path("data/train-images-idx3-ubyte"), Path("data/train-labels-idx1-ubyte")
-COLOUR = [
-    "--data.image_size=32",
-    "--model.encoder=ConvGaussianEncoder",
-    "--model.encoder.width=1",
-    "--model.decoder=ConvDecoder",
-]
-FOLDER, MNIST = ["--data", "ImageFolderDataModule", *COLOUR], ["--data.dataset", "mnist"]
-TINY = ["--data", "TinyImageNetDataModule", *COLOUR]
+FOLDER, MNIST = partial(ImageFolderDataModule, image_size=32), partial(MNISTDataModule, "mnist")
+TINY = TinyImageNetDataModule
 TREES = [
     (lambda: None, FOLDER, "no images at data"),
     (empty, FOLDER, "data holds 0 images"),
     (
         lambda: pictures("data/1.png", "data/2.png"),
-        [*FOLDER, "--data.layout", "splits"],
+        partial(FOLDER, layout="splits"),
         "data holds 2 images, but not",
     ),
-    (lambda: pictures("data/a/1.png", "data/a/2.png"), [*FOLDER, "--data.layout", "folders"], "1 class ['a']"),
+    (lambda: pictures("data/a/1.png", "data/a/2.png"), partial(FOLDER, layout="folders"), "1 class ['a']"),
     (lambda: pictures("data/a/1.png", "data/b/2.png"), FOLDER, "too few images (2) for data.test_fraction=0.2"),
-    (
-        lambda: pictures("data/test/a/1.png", "data/test/b/2.png"),
-        FOLDER,
-        "no image to train on, since all are for test",
-    ),
     (lambda: pictures("data/bus/1.png", "data/train/2.png"), FOLDER, "train/ beside bus/ may be a class or a split"),
     (lambda: pictures("data/train/n01443537/images/1.JPEG"), FOLDER, "TinyImageNetDataModule takes it"),
     (lambda: pictures("data/train/a/1.png"), TINY, "ImageFolderDataModule takes other images"),
     (lambda: pictures("data/train/a/1.png"), MNIST, "ImageFolderDataModule takes other images"),
     (digits(lambda: None), FOLDER, "MNISTDataModule takes them"),
-    (lambda: pictures("data/a/1.png", "data/b/2.png"), [*FOLDER, "--data.test_fraction", "0.5"], "too few images"),
+    (lambda: pictures("data/a/1.png", "data/b/2.png"), partial(FOLDER, test_fraction=0.5), "too few images"),
     (folder(a__text_dot_png=b"no picture"), FOLDER, "a/text.png cannot be read"),
     (folder(a__empty_dot_png=b""), FOLDER, "a/empty.png cannot be read"),
     (folder(labels_dot_csv=b"filename,label\nnone.png,a\n"), FOLDER, "labels.csv, row 2 names none.png"),
     (folder(labels_dot_csv=b"filename,label\na/1.png,x\nb/1.png\n"), FOLDER, "labels.csv, row 3 gives no label"),
     (folder(labels_dot_csv=b"filename,label\n../../1.png,x\n"), FOLDER, "row 2: ../../1.png leaves the folder"),
     (folder(labels_dot_csv=b'filename,label\na/1.png,"' + b"x" * 200_000), FOLDER, "field larger than field limit"),
-    (folder(), [*FOLDER, "--data.val_fraction", "1.5"], "data.val_fraction=1.5"),
-    (folder(), [*FOLDER, "--data.image_size", "0"], "image_size must be"),
+    (folder(), partial(FOLDER, val_fraction=1.5), "data.val_fraction=1.5"),
+    (folder(), partial(FOLDER, image_size=0), "image_size must be"),
     (folder(), TINY, "no images of Tiny ImageNet in data"),
     (archive, FOLDER, "../a.png leaves the archive"),
     (half_an_archive, FOLDER, "data is no folder and no whole zip file"),
@@ -242,8 +219,32 @@ TREES = [
 ]
 
 
-@pytest.mark.parametrize(("make", "flags", "culprit"), TREES)
+@pytest.mark.parametrize(("make", "data", "culprit"), TREES)
 def test_trees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], None], data: Callable[..., Any], culprit: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make()
+    with pytest.raises((ValueError, OSError)) as error:
+        module = data(root="data", cache_dir="cache")
+        module.prepare_data()
+        module.setup("fit")
+    assert culprit in explain(error.value)
+
+
+COLOUR = ["--data=ImageFolderDataModule", "--data.image_size=32", "--model.encoder=ConvGaussianEncoder"]
+COLOUR += ["--model.encoder.width=1", "--model.decoder=ConvDecoder"]
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "culprit"),
+    [
+        (lambda: pictures("data/test/a/1.png"), COLOUR, "no image to train on, since all are for test"),
+        (folder(a__text_dot_png=b"no picture"), COLOUR, "a/text.png cannot be read"),
+        (digits(lambda: LABELS.unlink()), ["--data.dataset=mnist"], "train-labels-idx1"),
+    ],
+)
+def test_a_command_ends_with_the_line_of_its_data(
     fails: Fails,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -253,4 +254,4 @@ def test_trees(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make()
-    assert culprit in fails("fit", *QUICK[:-2], "--data.cache_dir", "cache", *flags, "--data.root", "data")
+    assert culprit in fails("fit", *QUICK[:-2], "--data.cache_dir=cache", *flags, "--data.root=data")

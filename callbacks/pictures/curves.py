@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
-from preimage.files import read_metrics
+from preimage.files import natural, read_metrics
 from preimage.loggers import run_directory
 
 from . import save_picture
@@ -96,6 +96,6 @@ def curves_figure(path: Path) -> Figure | None:
 
 
 def _plot(axes: Axes, lines: Mapping[str, Mapping[float, float]]) -> None:
-    for name, values in sorted(lines.items()):
+    for name, values in sorted(lines.items(), key=lambda line: natural(line[0])):
         axes.plot(list(values), list(values.values()), marker=".", label=name)
     axes.grid(alpha=0.3)

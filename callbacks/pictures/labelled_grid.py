@@ -12,8 +12,8 @@ from . import Picture, drawn_names
 class LabelledGrid(Picture):
     """Draws what the encoder sees of an image, the target and its reconstruction, under label and prediction.
 
-    For modules such as `ClassifierReconstructor`, for the same images of the split at every epoch. The first row is the
-    encoder's `prepare(images)`, where it has such a method; without a reconstruction it is the only one.
+    For modules such as `ClassifierReconstructor`, for the same images of the split at every epoch. The rows are those
+    of `input`, `target` and `reconstruction` that a step gives; where it gives none of them, the images.
 
     Args:
         count: Number of images, one per column.
@@ -22,7 +22,7 @@ class LabelledGrid(Picture):
 
     name = "labelled"
     needs = ("image", "logits")
-    keeps = ("image", "target", "reconstruction", "label", "logits")
+    keeps = ("image", "input", "target", "reconstruction", "label", "logits")
 
     def __init__(self, count: int = 8, every_n_epochs: int = 5) -> None:
         super().__init__(every_n_epochs)
@@ -34,9 +34,7 @@ class LabelledGrid(Picture):
         if not self.kept:
             return None
         kept = self.joined()
-        prepare = getattr(pl_module.encoder, "prepare", None)
-        rows = {} if prepare is None else {"input": prepare(kept["image"])}
-        rows |= {key: kept[key] for key in ("target", "reconstruction") if key in kept}
+        rows: dict[str, Tensor] = {key: kept[key] for key in ("input", "target", "reconstruction") if key in kept}
         probabilities = kept["logits"].softmax(dim=1)
         names = drawn_names(trainer, probabilities.shape[1])
         return labelled_figure(rows or {"image": kept["image"]}, kept["label"], probabilities, names)

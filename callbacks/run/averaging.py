@@ -104,8 +104,8 @@ class AveragedWeights(WeightAveraging):
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
         model.to(pl_module.device)
-        places = [] if pl_module.device.type == "cpu" else [pl_module.device]
-        with torch.no_grad(), torch.random.fork_rng(places), trainer.precision_plugin.train_step_context():
+        devices = [] if pl_module.device.type == "cpu" else [pl_module.device]
+        with torch.no_grad(), torch.random.fork_rng(devices), trainer.precision_plugin.train_step_context():
             torch.manual_seed(0)  # the same after a resumption, and the training's own numbers go on
             batches = itertools.islice(data.train_dataloader(), int(trainer.num_training_batches))
             for index, batch in enumerate(batches):

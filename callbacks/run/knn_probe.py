@@ -75,7 +75,7 @@ def _training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tenso
     """Codes `(N, D)` and labels `(N,)` of all labelled training images as they are, on every rank, on the CPU."""
     shuffled = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     once = copy(shuffled.dataset)
-    once.places = once.codes = None  # an image that comes up again in an epoch is no further neighbour
+    once.index = once.codes = None  # an image that comes up again in an epoch is no further neighbour
     # In order and whole: the training's own loader has the share of one process.
     loader = DataLoader(dataset=once, batch_size=shuffled.batch_size, collate_fn=shuffled.collate_fn)
     codes, labels = [], []

@@ -13,15 +13,15 @@ from torch import Tensor
 from preimage.checks import check_range
 from preimage.progress import Progress
 
-_ESTIMATE_AFTER = 60.0  # seconds of training
+_ESTIMATE = 60.0  # seconds of training that an estimate needs, and that must be left to be worth one
 
 
 class ProgressBar(TQDMProgressBar):
     """Shows the loss and the validation metrics; where the output is no terminal, lines instead of a bar.
 
     There is one line per epoch, and within whatever takes longer than 30 s another one every 30 s. A minute after its
-    start, every training says how long it takes in all. The numbers beside the bar are read only when it is redrawn: to
-    read them at every step costs more than a small step itself.
+    start, a training that has another minute to go says how long it takes in all. The numbers beside the bar are read
+    only when it is redrawn: to read them at every step costs more than a small step itself.
 
     Args:
         refresh_rate: Redraw every n batches; 0 for no bar.
@@ -53,7 +53,7 @@ class ProgressBar(TQDMProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         name = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._beat(trainer, name, trainer.num_training_batches, batch_idx)
-        if not self._estimated and time.monotonic() - self._train_start >= _ESTIMATE_AFTER:
+        if not self._estimated and time.monotonic() - self._train_start >= _ESTIMATE:
             self._estimate(trainer)
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
@@ -113,7 +113,7 @@ class ProgressBar(TQDMProgressBar):
         left = (trainer.estimated_stepping_batches - trainer.global_step) * seconds / steps
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         left = min([left, *(limit for timer in timers if (limit := timer.time_remaining()) is not None)])
-        if trainer.is_global_zero and left < math.inf:
+        if trainer.is_global_zero and _ESTIMATE <= left < math.inf:
             whole, rest = (timedelta(seconds=round(value)) for value in (seconds + left, left))
             line = f"about {whole} for the whole training, {rest} of it left, at {steps / seconds:.3g} steps a second"
             if trainer.enable_validation and not any(key.startswith("val/") for key in trainer.callback_metrics):

@@ -8,7 +8,7 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torchmetrics import Metric, MetricCollection
 
-from preimage.private_api import cpu_has, is_compiled, onednn_has
+from preimage.private_api import has_instructions, is_compiled
 
 
 class ChannelsLast(Callback):
@@ -85,18 +85,3 @@ class CPUPrecision(Callback):
                 f"precision: 32-true, not trainer.precision={asked}, since this CPU has no {str(dtype)[6:]}"
                 " instructions and would take 10 to 40 times as long; --cpu_precision.force true takes it nevertheless"
             )
-
-
-def has_instructions(dtype: torch.dtype) -> bool:
-    """Whether the CPU computes in a type of half precision by itself, and torch has it do so.
-
-    Args:
-        dtype: `torch.bfloat16` or `torch.float16`.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return False  # torch's own kernels convert number by number
-    if dtype == torch.float16:
-        return onednn_has("fp16")
-    # With any AVX-512, torch leaves it to oneDNN, which without AVX512_BF16 is slower than in float32.
-    emulated = cpu_has("avx512") and not cpu_has("avx512_bf16")
-    return onednn_has("bf16") and not emulated

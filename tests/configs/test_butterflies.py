@@ -14,7 +14,8 @@ from tests.preimage.test_cli import values
 CONFIGS = ROOT / "configs"
 SMALL = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 SMALL += ["--trainer.limit_test_batches=1", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
-SMALL += ["--data.batch_size=4", "--data.image_size=32", "--test_after_fit"]
+SMALL += ["--data.batch_size=4", "--data.image_size=32", "--model.encoder.width=4", "--test_after_fit"]
+VAE = [*SMALL, "--model.decoder.width=4"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def config(*names: str) -> list[str]:
     "overlay", [[], pytest.param(["trainer/fast.yaml"], marks=pytest.mark.slow)], ids=["plain", "fast"]
 )
 def test_both_stages_run(run: Run, butterflies: list[str], overlay: list[str]) -> None:
-    runs = run("fit", *config("butterflies/vae.yaml", *overlay), *butterflies, *SMALL)
+    runs = run("fit", *config("butterflies/vae.yaml", *overlay), *butterflies, *VAE)
     assert values(runs / "vae/version_0", "test/elbo")
     assert 0 <= values(runs / "vae/version_0", "test/knn_accuracy")[0] <= 1
     pictures = {path.name for path in (runs / "vae/version_0/images").iterdir()}
@@ -59,9 +60,9 @@ def test_both_stages_run(run: Run, butterflies: list[str], overlay: list[str]) -
         assert (runs / folder / "version_0/images/confusion/test.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["vae", "vae_cpu"])
+@pytest.mark.parametrize("name", ["vae", pytest.param("vae_cpu", marks=pytest.mark.slow)])
 def test_own_images(run: Run, butterflies: list[str], name: str) -> None:
-    runs = run("fit", *config(f"images/{name}.yaml"), *butterflies, *SMALL)
+    runs = run("fit", *config(f"images/{name}.yaml"), *butterflies, *VAE, "--curves=null")
     assert (runs / name / "version_0/images/samples/test.png").is_file()
 
 
@@ -76,9 +77,11 @@ def test_a_wrong_number_of_classes_is_named(fails: Fails, butterflies: list[str]
 def test_a_classifier_takes_the_sizes_of_the_run_that_its_encoder_is_read_from(
     run: Run, fails: Fails, butterflies: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    small = [flag for flag in SMALL if "image_size" not in flag]
+    small = [flag for flag in SMALL if "image_size" not in flag and "width" not in flag]
     vae = ["--data.image_size=32", "--model.latent_dim=8", "--model.encoder.width=4", "--model.decoder.width=4"]
-    runs = run("fit", *config("butterflies/vae.yaml"), *butterflies, *small, *vae, "--trainer.callbacks=null")
+    runs = run(
+        "fit", *config("butterflies/vae.yaml"), *butterflies, *small, *vae, "--trainer.callbacks=null", "--curves=null"
+    )
     classifier = [*config("butterflies/latent_classifier.yaml"), *butterflies, *small, "--curves=null"]
     run("fit", *classifier)
     folder = runs / "latent_classifier/version_0"

@@ -2,12 +2,10 @@ import errno
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
 import zipfile
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from PIL import Image
 from datamodules import image_cache
 from datamodules.image_cache import cache_images, decode
 from datamodules.source import Source
-from tests.conftest import ROOT
+from tests.conftest import fork
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -162,22 +160,21 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
 
 def test_a_killed_build_is_never_believed(tmp_path: Path) -> None:
     names = folder_of_images(tmp_path / "data", 130)
-    code = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from datamodules import image_cache\n"
-        "from datamodules.source import Source\n"
-        "decode, done = image_cache.decode, []\n"
-        "def killed(*args):\n"
-        "    done.append(args)\n"
-        "    return decode(*args) if len(done) < 70 else os.kill(os.getpid(), signal.SIGKILL)\n"
-        "image_cache.decode = killed\n"
-        "root = Path(sys.argv[1])\n"
-        "source = Source(root / 'data')\n"
-        "image_cache.cache_images(source, list(source.sizes), 16, root / 'cache', processes=1)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."})
-    assert killed.returncode == -signal.SIGKILL
+
+    def killed_in_the_second_chunk() -> None:
+        decode, left = image_cache.decode, iter(range(70))
+
+        def decoded(data: bytes, size: int) -> NDArray[np.uint8]:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return decode(data, size)
+
+        image_cache.decode = decoded
+        cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache", processes=1)
+
+    process = fork(killed_in_the_second_chunk)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert list((tmp_path / "cache").iterdir())  # it had begun
     cache = cache_images(Source(tmp_path / "data"), names, 16, tmp_path / "cache")
     assert np.array_equal(cache.images, plain(tmp_path / "data", names))
@@ -204,31 +201,19 @@ def test_room_is_asked_for_before_anything_is_decoded(tmp_path: Path, monkeypatc
     assert list((tmp_path / "cache").glob("*/")) == []
 
 
-def decoding(root: Path) -> tuple[subprocess.Popen[str], list[int]]:
+def decoding(root: Path, names: list[str]) -> tuple[Any, list[int]]:
     """A process that decodes slowly in two others, in a session of its own, and the two."""
-    code = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from datamodules import image_cache\n"
-        "from datamodules.image_tree import Source\n"
-        "decode = image_cache.decode\n"
-        "image_cache.decode = lambda *args: time.sleep(0.05) or decode(*args)\n"
-        "root = Path(sys.argv[1])\n"
-        "source = Source(root / 'data')\n"
-        "image_cache.cache_images(source, list(source.sizes), 16, root / 'cache', processes=2)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(root)],
-        env=environment,
-        text=True,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
-    )
+
+    def work() -> None:
+        os.setsid()
+        decode = image_cache.decode
+        image_cache.decode = lambda *args: time.sleep(0.05) or decode(*args)  # type: ignore[func-returns-value]
+        cache_images(Source(root / "data"), names, 16, root / "cache", processes=2)
+
+    process = fork(work, root / "said")
     deadline = time.monotonic() + 60
     while len(children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()) < 2:
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process, [int(child) for child in children]
@@ -242,18 +227,17 @@ def ended(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of processes")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_processes_that_decode_end_with_their_parent(tmp_path: Path, number: int) -> None:
-    folder_of_images(tmp_path / "data", 500)
-    process, children = decoding(tmp_path)
+    process, children = decoding(tmp_path, folder_of_images(tmp_path / "data", 500))
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as the terminal does
     else:
         process.kill()
-    _, err = process.communicate(timeout=60)
+    process.join(60)
     deadline = time.monotonic() + 30
     while not all(map(ended, children)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert err.count("Traceback") == (number == signal.SIGINT)  # the parent's own
+    assert (tmp_path / "said").read_text().count("Traceback") == (number == signal.SIGINT)  # the parent's own
     assert bool(list((tmp_path / "cache").glob("*/"))) == (number == signal.SIGKILL)
 
 

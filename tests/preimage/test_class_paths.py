@@ -41,11 +41,8 @@ REFUSED = [
     *(("model.optimizer", value) for value in (EXECUTE, POPEN, WRITE, NUMBER, "os.system", "own_calls.write")),
     *(("model.scheduler", value) for value in (EXECUTE, POPEN, WRITE, "torch.optim.Adam")),
     *(("model.encoder", value) for value in (EXECUTE, POPEN, WRITE)),
-    *(
-        ("model.encoder", NESTED % (key, value))
-        for key in ("activation", "norm", "anything")
-        for value in (EXECUTE, WRITE)
-    ),
+    *(("model.encoder", NESTED % (key, WRITE)) for key in ("activation", "norm", "anything")),
+    ("model.encoder", NESTED % ("anything", EXECUTE)),
     ("model.encoder", NESTED % ("anything", POPEN)),
     ("model.encoder", MORE % WRITE),
     ("model.optimizer", '{"class_path": "torch.os.system", "init_args": {"command": "touch executed"}}'),

@@ -2,8 +2,6 @@ import csv
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,10 @@ import torch
 import yaml
 
 from lightning_modules import Autoencoder, Classifier, Inversion
+from preimage.__main__ import main
 from preimage.cli import ALWAYS_ON
 from tests.callbacks.run.test_checkpoints import SLURM
-from tests.conftest import QUICK, ROOT, Digits, Fails, Run, wait_for
+from tests.conftest import PLAIN, QUICK, ROOT, Digits, Fails, Run, fork, wait_for
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -261,16 +260,6 @@ def test_an_output_folder_that_cannot_be_made_is_named(fails: Fails, tmp_path: P
     assert "Not a directory" in fails("fit", *QUICK, "--run_dir", tmp_path / "file/run")
 
 
-def start(*args: object, limit: int | None = None) -> subprocess.Popen[str]:
-    def limit_file_size() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, str(ROOT / "main.py"), "fit", *QUICK, *map(str, args)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **pipes, text=True, preexec_fn=limit_file_size)  # type: ignore[call-overload]
-
-
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_disk_that_is_full_at_the_start_is_named(run: Run, fails: Fails, small_disk: Path, resumed: bool) -> None:
     run_dir = small_disk / "run"
@@ -293,29 +282,36 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(run: Run, tmp_path: Path
     # No file may grow past 300 KB: the checkpoints, of 750 KB, meet what a full disk does.
     run_dir = run("fit", *QUICK) / "quickstart/version_0"
     before = (run_dir / "checkpoints/last.ckpt").read_bytes()
-    process = start("--run_dir", run_dir, "--ckpt_path", "last", "--trainer.max_epochs", 2, limit=300_000)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert err.strip().splitlines()[-1].startswith("error: ")
-    assert "File too large" in err.strip().splitlines()[-1]
+
+    def fit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        main(["fit", *PLAIN, "--run_dir", str(run_dir), "--ckpt_path", "last", "--trainer.max_epochs", "2"])
+
+    process = fork(fit, tmp_path / "said")
+    process.join(120)
+    assert process.exitcode == 1
+    line = (tmp_path / "said").read_text().strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "File too large" in line
     assert (run_dir / "checkpoints/last.ckpt").read_bytes() == before
     assert len(values(run_dir, "val/loss")) >= 1
 
 
 def test_ctrl_c_keeps_the_last_state_and_says_how_to_resume(tmp_path: Path, run: Run) -> None:
     run_dir = tmp_path / "run"
-    flags = ["--run_dir", run_dir, "--trainer.max_epochs", 10000, "--trainer.limit_train_batches", 20]
-    process = start(*flags)
+    flags = ["--run_dir", str(run_dir), "--trainer.max_epochs=10000", "--trainer.limit_train_batches=20"]
+    process = fork(lambda: main(["fit", *PLAIN, *flags]), tmp_path / "said")
     wait_for(run_dir / "checkpoints/last.ckpt", process)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 1
+    os.kill(process.pid, signal.SIGINT)
+    process.join(120)
+    assert process.exitcode == 1
+    err = (tmp_path / "said").read_text()
     assert "Traceback" not in err
     path = run_dir / "checkpoints/last.ckpt"
     assert f"--ckpt_path {path}" in err
     step = torch.load(path, weights_only=True)["global_step"]
     assert f"saved at step {step}" in err
-    run("fit", *QUICK, "--ckpt_path", path, "--trainer.max_steps", step + 4, "--trainer.max_epochs", -1)
+    run("fit", *PLAIN, "--ckpt_path", path, "--trainer.max_steps", step + 4, "--trainer.max_epochs", -1)
     assert torch.load(path, weights_only=True)["global_step"] == step + 4
 
 

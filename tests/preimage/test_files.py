@@ -1,18 +1,16 @@
 import errno
 import os
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from preimage import files
 from preimage.files import clear_leftovers, reserve, whole_folder, write_atomically
-from tests.conftest import ROOT, wait_for
+from tests.conftest import fork, wait_for
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -39,32 +37,32 @@ def test_two_nodes_that_write_a_file_at_a_time_do_not_meet(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def writer(tmp_path: Path) -> Iterator[Any]:
     """A process that is writing `file`, and has written half of it."""
-    code = "import time; from pathlib import Path; from preimage.files import write_atomically\n"
-    code += "def write(path): path.write_text('half'); Path('writes').touch(); time.sleep(600)\n"
-    code += "write_atomically(Path('file'), write)"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
+
+    def write(path: Path) -> None:
+        path.write_text("half")
+        (tmp_path / "writes").touch()
+        time.sleep(600)
+
+    process = fork(lambda: write_atomically(tmp_path / "file", write))
     wait_for(tmp_path / "writes", process)
     yield process
     process.kill()
-    process.wait()
+    process.join()
 
 
 def hidden(folder: Path) -> list[Path]:
     return list(folder.rglob(".*"))
 
 
-def test_what_a_killed_process_left_is_removed_but_not_what_a_living_one_writes(
-    tmp_path: Path, writer: subprocess.Popen[str]
-) -> None:
+def test_what_a_killed_process_left_is_removed_but_not_what_a_living_one_writes(tmp_path: Path, writer: Any) -> None:
     (half,) = hidden(tmp_path)
     write_atomically(tmp_path / "file", lambda path: path.write_text("mine"))
     clear_leftovers(tmp_path.parent)
     assert hidden(tmp_path) == [half]
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    writer.kill()
+    writer.join()
     write_atomically(tmp_path / "other", lambda path: path.write_text("mine"))
     assert hidden(tmp_path) == [half]  # that of another file
     write_atomically(tmp_path / "file", lambda path: path.write_text("mine"))

@@ -232,7 +232,7 @@ def kill_service(*args: Any) -> None:
     [
         ("fit", "callbacks.EffectiveBatch.on_fit_start"),
         pytest.param("fit", "callbacks.EffectiveBatch.on_train_epoch_start", marks=pytest.mark.slow),
-        ("fit", "preimage.cli.PreimageCLI.after_fit"),
+        pytest.param("fit", "preimage.cli.PreimageCLI.after_fit", marks=pytest.mark.slow),  # as in the next test
         pytest.param("fit", "callbacks.EffectiveBatch.on_test_start", marks=pytest.mark.slow),
         pytest.param("fit", "callbacks.EffectiveBatch.on_test_end", marks=pytest.mark.slow),
         ("fit", "preimage.loggers.WandbRunLogger.close"),

@@ -133,12 +133,14 @@ def test_what_the_process_was_told_to_ignore_stays_ignored(monkeypatch: pytest.M
         signal.signal(signal.SIGINT, before)
 
 
-RUNS = [(name, "datamodules.MNISTDataModule.prepare_data", QUICK) for name in ("fit", "validate", "test", "predict")]
+PREPARE = "datamodules.MNISTDataModule.prepare_data"
+RUNS = [pytest.param(name, PREPARE, QUICK, marks=pytest.mark.slow) for name in ("validate", "test", "predict")]
 
 
 @pytest.mark.parametrize(
     ("command", "moment", "flags"),
     [
+        ("fit", PREPARE, QUICK),
         *RUNS,
         ("fit", "preimage.cli.PreimageCLI.add_arguments_to_parser", QUICK),
         ("fit", "callbacks.EffectiveBatch.on_sanity_check_start", QUICK),

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -106,8 +107,9 @@ CHECKS: dict[str, Callable[[Trainer, Ask], bool]] = {
         hasattr(trainer._checkpoint_connector, "hpc_save_path")
         and "trainer._checkpoint_connector.hpc_save_path(" in inspect.getsource(_SignalConnector)
     ),
-    "cpu_has": lambda trainer, ask: {type(api.cpu_has(name)) for name in ("avx512", "avx512_bf16")} == {bool},
-    "onednn_has": lambda trainer, ask: {type(api.onednn_has(name)) for name in ("bf16", "fp16")} == {bool},
+    "has_instructions": lambda trainer, ask: (
+        {type(api.has_instructions(dtype)) for dtype in (torch.bfloat16, torch.float16)} == {bool}
+    ),
     "is_compiled": a_module_is_compiled,
     "has_pre_hook": a_hook_is_seen,
     "typed_actions": a_type_is_changed,

@@ -9,12 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 
@@ -24,9 +22,8 @@ from preimage.checks import check_inside
 from preimage.files import read_metrics
 from preimage.locks import Busy, locked
 from preimage.runs import LOCK
-from tests.conftest import PLAIN, ROOT, Fails, Run
+from tests.conftest import PLAIN, ROOT, Fails, Run, fork, wait_for
 
-FORK = multiprocessing.get_context("fork")
 STOPS = [
     "--trainer.callbacks",
     "[{class_path: EarlyStopping, init_args: {monitor: val/loss, patience: 1, min_delta: 9}}]",
@@ -40,19 +37,6 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def epochs(folder: Path) -> int:
     return sum("val/loss" in row for row in read_metrics(folder / "metrics.csv"))
-
-
-def fork(work: Callable[[], Any]) -> Any:
-    """A process that does something, with an exit code of its own."""
-
-    def child() -> None:
-        sys.argv = ["preimage"]
-        torch.set_num_threads(1)
-        work()
-
-    process = FORK.Process(target=child)
-    process.start()
-    return process
 
 
 class Killed(Callback):
@@ -90,7 +74,7 @@ def test_three_fits_at_the_same_moment_have_three_runs(tmp_path: Path) -> None:
 
 
 def test_no_number_is_given_twice(tmp_path: Path) -> None:
-    start = FORK.Event()
+    start = multiprocessing.get_context("fork").Event()
 
     def make() -> None:
         start.wait()
@@ -379,7 +363,7 @@ def test_a_run_that_is_trained_is_left_to_its_process(
     folder = run("fit", *PLAIN) / "quickstart/version_0"
     flags = ["--ckpt_path", "last", "--trainer.callbacks", f"{__name__}.Slow"]
     process = fork(lambda: main(["fit", *PLAIN, *map(str, more), *flags]))
-    wait_for_fork(tmp_path / "runs/begun", process)
+    wait_for(tmp_path / "runs/begun", process)
     before = contents(folder)
     for command, which in (("fit", "last"), ("fit", "auto"), ("test", "best")):
         line = fails(command, *PLAIN, *more, "--ckpt_path", which)
@@ -390,10 +374,3 @@ def test_a_run_that_is_trained_is_left_to_its_process(
     process.join(60)
     run("fit", *PLAIN, *more, "--ckpt_path", "last")
     assert epochs(folder) == 2
-
-
-def wait_for_fork(path: Path, process: Any, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.05)

@@ -15,8 +15,10 @@ BARE = ["--trainer.barebones=true", TQDM, "--trainer.callbacks+=ModelCheckpoint"
     ("flags", "files"),
     [
         ([TQDM], {"best.ckpt", "last.ckpt"}),
-        (["--trainer.callbacks+=callbacks.ProgressBar"], {"best.ckpt", "last.ckpt"}),
-        (["--trainer.enable_progress_bar=false"], {"best.ckpt", "last.ckpt"}),
+        pytest.param(
+            ["--trainer.callbacks+=callbacks.ProgressBar"], {"best.ckpt", "last.ckpt"}, marks=pytest.mark.slow
+        ),
+        pytest.param(["--trainer.enable_progress_bar=false"], {"best.ckpt", "last.ckpt"}, marks=pytest.mark.slow),
         (["--trainer.enable_progress_bar=false", TQDM], {"best.ckpt", "last.ckpt"}),
         (["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:01:00:00"], {"best.ckpt", "last.ckpt"}),
         (["--trainer.profiler=simple", "--trainer.max_time=00:01:00:00"], {"best.ckpt", "last.ckpt"}),

@@ -93,6 +93,7 @@ def test_a_legend_of_many_curves_covers_none(tmp_path: Path) -> None:
     _, axes = figure.axes
     legend = axes.get_legend()
     assert legend is not None
+    assert [text.get_text() for text in legend.texts] == [f"encoder.{group}" for group in range(14)]  # 2 before 10
     box = legend.get_window_extent()
     assert len(legend.texts) == len({(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}) == 14
     assert not box.overlaps(axes.get_window_extent())

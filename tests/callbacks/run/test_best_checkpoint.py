@@ -60,7 +60,9 @@ def test_best_is_what_is_tested_and_what_the_path_means(
     assert epochs(runs).keys() >= {"best.ckpt", "1.ckpt", "own.ckpt", "own-v2.ckpt"}
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 2), (3, 1), (2, -1)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(2, 2), (3, 1), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1, 2), (2, -1)))]
+)
 def test_a_resumed_run_goes_on_with_what_it_has_kept(run: Run, before: int, after: int, tmp_path: Path) -> None:
     whole = scored("val/error", 5, 2, 4, 1, 3)
     runs = run("fit", *whole, f"--checkpoint.save_top_k={before}", "--trainer.max_epochs=3")

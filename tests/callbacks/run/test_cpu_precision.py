@@ -83,7 +83,7 @@ def test_one_line_says_so_and_the_config_keeps_what_was_asked_for(
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN can be held back on x86 alone")
 def test_a_processor_is_asked_in_the_way_that_torch_computes() -> None:
-    code = "import runpy, torch; has = runpy.run_path('callbacks/run/speed.py')['has_instructions']; "
+    code = "import torch; from preimage.private_api import has_instructions as has; "
     code += "assert not has(torch.bfloat16) and not has(torch.float16)"
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "SSE41"}  # which has neither, as any older processor
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT, timeout=120)

@@ -6,7 +6,7 @@ import pytest
 import callbacks.run.progress
 import preimage.progress
 from preimage.progress import Progress
-from tests.conftest import QUICK, Run
+from tests.conftest import PLAIN, QUICK, Run
 
 
 def test_a_log_file_gets_a_line_per_epoch(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,13 +64,18 @@ def test_a_fit_estimates_the_whole_after_a_minute(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, slow: None, terminal: bool
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
-    run("fit", *QUICK, "--trainer.limit_train_batches=9", "--trainer.max_epochs=20")
+    run("fit", *PLAIN, "--trainer.limit_train_batches=9", "--trainer.max_epochs=10")
     (line,) = re.findall(
         r"about (\S+) for the whole training, (\S+) of it left, at ([\d.]+) steps", capsys.readouterr().out
     )
     whole, left = (sum(int(x) * y for x, y in zip(part.split(":"), (3600, 60, 1), strict=True)) for part in line[:2])
-    assert whole == pytest.approx(180 / float(line[2]), rel=0.01)
+    assert whole == pytest.approx(90 / float(line[2]), rel=0.01)
     assert 60 <= whole - left < 100
+
+
+def test_a_fit_that_is_nearly_over_estimates_nothing(run: Run, capsys: pytest.CaptureFixture[str], slow: None) -> None:
+    run("fit", *PLAIN)  # whose third and last step is over after a minute
+    assert "whole training" not in capsys.readouterr().out
 
 
 def test_what_is_decoded_says_how_far_it_is(

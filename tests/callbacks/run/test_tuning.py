@@ -9,14 +9,14 @@ from tests.conftest import PLAIN, Run
 
 RATE = [
     "--trainer.callbacks+=LearningRateFinder",
-    "--trainer.callbacks.num_training_steps=40",
+    "--trainer.callbacks.num_training_steps=20",
 ]
-RATE += ["--trainer.limit_train_batches=50", "--trainer.max_epochs=1"]
+RATE += ["--trainer.limit_train_batches=20", "--trainer.max_epochs=1"]
 SIZE = [
     "--trainer.callbacks+=BatchSizeFinder",
     "--trainer.callbacks.max_trials=3",
 ]
-SIZE += ["--trainer.limit_train_batches=1.0", "--data.val_size=3600"]  # 400 images: 50 steps of 8
+SIZE += ["--trainer.limit_train_batches=1.0", "--data.num_labels=80"]  # 10 steps of 8
 
 
 def recorded(folder: Path) -> tuple[float, int]:
@@ -57,7 +57,7 @@ def test_the_batch_size_that_was_found_is_used_and_recorded(run: Run) -> None:
     folder = run("fit", *PLAIN, *SIZE, "--test_after_fit") / "quickstart/version_0"
     assert 0 < minutes(folder) < (time.monotonic() - start) / 60
     assert recorded(folder) == (0.008, 8)
-    assert schedule(folder)["total_steps"] == schedule(folder)["last_epoch"] == 50
+    assert schedule(folder)["total_steps"] == schedule(folder)["last_epoch"] == 10
     run("fit", *PLAIN, *SIZE, "--trainer.max_epochs=2", "--ckpt_path=last")
     assert recorded(folder) == (0.008, 8)
-    assert schedule(folder)["last_epoch"] == 100
+    assert schedule(folder)["last_epoch"] == 20

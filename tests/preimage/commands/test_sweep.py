@@ -3,11 +3,8 @@
 import csv
 import json
 import math
-import multiprocessing
+import os
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import yaml
 from preimage.__main__ import main
 from preimage.locks import locked
 from preimage.sweep_file import command_of, points_of, read_sweep
-from tests.conftest import QUICK, ROOT, wait_for
+from tests.conftest import QUICK, ROOT, fork, wait_for
 
 PROGRAM = """\
 import argparse, pathlib, sys, time
@@ -177,28 +174,19 @@ def test_a_random_sweep_draws_by_a_recorded_seed(tmp_path: Path, capsys: pytest.
 
 def test_ctrl_c_reaches_the_points_and_the_sweep_can_go_on(tmp_path: Path) -> None:
     file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 600}})
-    command = [sys.executable, str(ROOT / "main.py"), "sweep", str(file), "--out", str(tmp_path / "out")]
-    # A job in the background of a shell ignores Ctrl-C, and so would what it starts.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    process = fork(partial(sweep, file), tmp_path / "said")
     wait_for(tmp_path / "out/point_000/starts", process)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert err.strip().endswith("interrupted: the same command goes on")
+    os.kill(process.pid, signal.SIGINT)
+    process.join(120)
+    assert process.exitcode == 130
+    assert (tmp_path / "said").read_text().strip().endswith("interrupted: the same command goes on")
     assert "KeyboardInterrupt" in (tmp_path / "out/point_000.log").read_text()
     assert [row["status"] for row in table(tmp_path / "out")] == ["interrupted", "to do"]
 
 
-def fork(file: Path) -> Any:
-    process = multiprocessing.get_context("fork").Process(target=sweep, args=(file,))
-    process.start()
-    return process
-
-
 def test_two_sweeps_at_the_same_moment_share_the_points(tmp_path: Path) -> None:
     file = write(tmp_path, parameters={"x": {"values": [1, 2, 4]}, "seconds": {"value": 0.5}})
-    processes = [fork(file) for _ in range(2)]
+    processes = [fork(partial(sweep, file)) for _ in range(2)]
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
@@ -209,11 +197,8 @@ def test_two_sweeps_at_the_same_moment_share_the_points(tmp_path: Path) -> None:
 
 def test_a_killed_sweep_leaves_its_point_to_its_child(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, parameters={"x": {"values": [1, 2]}, "seconds": {"value": 2}})
-    process = fork(file)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "out/point_000/starts").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process = fork(partial(sweep, file))
+    wait_for(tmp_path / "out/point_000/starts", process)
     process.kill()
     process.join(60)
     assert [row["status"] for row in sweep(file)] == ["running", "finished"]

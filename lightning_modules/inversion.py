@@ -1,5 +1,7 @@
 """The inversion of a representation: what of an image can be rebuilt from a frozen encoder's code."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from .perceptual import Perceptual
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
 _STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
+_PATIENCE, _TOLERANCE = 100, 1e-3  # a search ends where for so many steps nothing improved on the best by such a share
 
 
 class Inversion(Autoencoder):
@@ -139,15 +142,27 @@ class Inversion(Autoencoder):
                 self.adversarial, outputs["reconstruction"], outputs["target"]
             )
         if split == "test":
-            images, code = batch.images, full(outputs["code"].flatten(1))
-            again = self.encode(resize_to(outputs["reconstruction"], images))
-            distance = (full(again.flatten(1)) - code).norm(dim=1)
-            self.feature_metrics.update(weight=len(code), feature_error=(distance / code.norm(dim=1)).mean())
+            images = batch.images
+            errors = feature_errors(self.encode, outputs["reconstruction"], images, outputs["code"])
+            self.feature_metrics.update(weight=len(errors), feature_error=errors.mean())
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
             preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
             loss = F.mse_loss(preds, target)
             self.common_metrics.update(value=loss, weight=len(target), preds=preds, target=target)
         return outputs
+
+
+def feature_errors(encode: Callable[[Tensor], Tensor], reconstruction: Tensor, images: Tensor, code: Tensor) -> Tensor:
+    """Distance `(B,)` of the code of each reconstruction from the image's, relative to the latter's norm.
+
+    Args:
+        encode: Maps images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
+        reconstruction: Images `(B, C, h, w)` in [0, 1].
+        images: What they are reconstructions of, `(B, C, H, W)`; the encoder looks at both in this size.
+        code: Codes of the images.
+    """
+    again, wanted = (full(codes.flatten(1)) for codes in (encode(resize_to(reconstruction, images)), code))
+    return (again - wanted).norm(dim=1) / wanted.norm(dim=1)
 
 
 def at_common_size(images: Tensor) -> Tensor:
@@ -161,14 +176,16 @@ class OptimizationInversion(Inversion):
     """Searches an image with a given code by gradient descent, with no training (Mahendran and Vedaldi 2015).
 
     It minimises the squared distance of the codes, relative to the given one, plus the total variation of the image and
-    the sixth power of its distance from gray (arXiv 1412.0035; Adam takes the place of momentum). There is nothing to
-    `fit`: `preimage test` measures it, and the reconstructions are images in [0, 1] as those of a decoder.
+    the sixth power of its distance from gray (arXiv 1412.0035; Adam takes the place of momentum), until a batch's sum
+    of this has not improved by a thousandth for 100 steps. There is nothing to `fit`: `preimage test` measures it, and
+    the reconstructions are images in [0, 1] as those of a decoder. The best weights are other ones for each layer:
+    `tuned_search` chooses them on validation images.
 
     Args:
         encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
         image_size: Height and width of the image that is searched.
         channels: Channels of the image.
-        steps: Steps of gradient descent.
+        steps: Steps of gradient descent at the most.
         lr: Size of a step of Adam, for images in [0, 1].
         variation_weight: Weight of the total variation: the sum of squared differences of neighbours per pixel.
         norm_weight: Weight of the mean of `(2 x - 1) ** 6`, which keeps pixels from the ends of their range.
@@ -182,7 +199,7 @@ class OptimizationInversion(Inversion):
         encoder: nn.Module,
         image_size: int = 64,
         channels: int = 3,
-        steps: int = 200,
+        steps: int = 1500,
         lr: float = 0.05,
         variation_weight: float = 10.0,
         norm_weight: float = 0.1,
@@ -211,11 +228,17 @@ class OptimizationInversion(Inversion):
             noise = torch.randn(len(given), *self.size, device=given.device, generator=generator)
             images = (0.5 + 0.01 * noise).requires_grad_()
             optimizer = torch.optim.Adam([images], lr=self.lr)
-            for _ in range(self.steps):
+            least, latest = math.inf, 0
+            for step in range(self.steps):
                 optimizer.zero_grad()
-                self._objective(images, given).sum().backward()
+                objective = self._objective(images, given).sum()
+                objective.backward()
                 optimizer.step()
                 images.data.clamp_(0, 1)
+                if objective < (1 - _TOLERANCE) * least:
+                    least, latest = objective.item(), step
+                elif step - latest == _PATIENCE:
+                    break
         return images.detach()
 
     def _objective(self, images: Tensor, given: Tensor) -> Tensor:

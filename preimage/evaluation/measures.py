@@ -14,6 +14,7 @@ from datamodules import InMemoryDataModule
 from datamodules.code_cache import cache_codes
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
+from lightning_modules.inversion import feature_errors
 from lightning_modules.metrics import MeanLoss, NormalizedError, reconstruction_metrics
 from lightning_modules.networks.tokens import MAP_VALUES, probe_vectors
 from lightning_modules.networks.weights import weights_hash
@@ -66,6 +67,20 @@ def reconstruction_errors(
         distance = lpips(preds, target).mean() if lpips else none
         metrics.update(value=none, weight=len(target), preds=preds, target=target, lpips=distance)
     return {name: float(metrics[name].compute()) for name in names}
+
+
+@torch.no_grad()
+def feature_error(rebuild: Images, encode: Images, images: Tensor, device: torch.device) -> float:
+    """Mean distance of the reconstruction's code from the image's, relative to the latter's norm.
+
+    Args:
+        rebuild: Maps images `(B, C, H, W)` in [0, 1] to their reconstructions `(B, C, h, w)`.
+        encode: Maps images to codes `(B, ...)`.
+        images: uint8 images `(N, C, H, W)`.
+        device: Where it does so.
+    """
+    targets = (to_float(part, device) for part in images.split(BATCH))
+    return float(torch.cat([feature_errors(encode, rebuild(batch), batch, encode(batch)) for batch in targets]).mean())
 
 
 @torch.no_grad()

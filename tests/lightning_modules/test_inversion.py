@@ -111,6 +111,26 @@ def test_optimisation_finds_the_image_where_the_code_determines_it(tmp_path: Pat
     assert smooth["test/psnr"] < values["test/psnr"]
 
 
+def test_optimisation_ends_where_it_no_longer_improves(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(49, 49))
+    code, calls = encoder(torch.rand(4, 1, 7, 7)), list[int]()
+    encoder.register_forward_hook(lambda *_: calls.append(1))
+
+    def searched(steps: int) -> tuple[float, int]:
+        search = OptimizationInversion(encoder, image_size=7, channels=1, steps=steps, variation_weight=1.0).eval()
+        calls.clear()
+        images, taken = search.decode(code), len(calls)
+        return float(search._objective(images, code).sum()), taken
+
+    end, taken = searched(5000)
+    assert 100 < taken < 2000
+    early, few = searched(20)
+    assert few == 20 and early > 1.1 * end
+    monkeypatch.setattr("lightning_modules.inversion._PATIENCE", 5000)
+    assert searched(2 * taken) == (pytest.approx(end, rel=0.005), 2 * taken)
+
+
 def test_optimisation_searches_under_the_encoder_of_a_run(tmp_path: Path) -> None:
     torch.manual_seed(0)
     trained = Autoencoder(MNISTEncoder(), MNISTDecoder())

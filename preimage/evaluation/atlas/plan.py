@@ -17,9 +17,9 @@ from preimage.files import read_plain, write_text
 from preimage.runs import Run
 
 from ..generation import Extractor, inception, measure_rfid, named_extractor
-from ..measures import Images, spread
+from ..measures import Images, feature_error, spread
 from ..runs import default_device, figures_of, find_run, load_model, read_configs, read_data, train
-from ..search import feature_error, tuned_search
+from ..search import tuned_search
 from .decoders import fair_decoder, parameters_of
 from .measures import OF_CODES, errors, measure, model_of, pixels_again
 from .points import PIXELS, Point, points_of, settings_hash

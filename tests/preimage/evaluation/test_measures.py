@@ -8,7 +8,7 @@ from torch import nn
 from datamodules.in_memory import InMemoryDataModule, InMemoryImages
 from lightning_modules import Autoencoder, Classifier, FrozenFeatures
 from preimage.evaluation.evaluate import _probes
-from preimage.evaluation.measures import _peak, encode_splits
+from preimage.evaluation.measures import _peak, encode_splits, feature_error
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("freebsd14", 1024)])
@@ -52,3 +52,18 @@ def test_tokens_of_an_encoder_that_says_nothing_of_them_are_averaged(tmp_path: P
     model, data = Autoencoder(patches, nn.Identity()), FewImages(tmp_path)
     codes, _ = encode_splits(model, data, ["val"], torch.device("cpu"))["val"]
     assert codes.allclose((data.val_set.images / 255).flatten(2).mean(dim=1), atol=1e-6)
+
+
+def test_the_feature_error_is_relative_to_the_code_of_the_image() -> None:
+    images = torch.randint(1, 256, (70, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def rebuild(batch: torch.Tensor) -> torch.Tensor:
+        return batch * batch[:, :1, :1, :1]
+
+    error = feature_error(rebuild, nn.Flatten(), images, torch.device("cpu"))
+    assert error == pytest.approx(float((1 - images[:, 0, 0, 0] / 255).mean()), rel=1e-5)
+
+    def colour(batch: torch.Tensor) -> torch.Tensor:
+        return batch.mean(dim=(2, 3), keepdim=True).expand(-1, -1, 2, 2)  # smaller than what it is a reconstruction of
+
+    assert feature_error(colour, lambda batch: batch.mean(dim=(2, 3)), images, torch.device("cpu")) < 1e-6

@@ -6,7 +6,7 @@ import os
 import socket
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -42,6 +42,9 @@ class Reporter:
 
     def log_table(self, key: str, columns: list[str], data: list[list[Any]], *, step: int | None = None) -> None:
         """Takes a table, row by row."""
+
+    def log_lines(self, key: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], x_name: str) -> None:
+        """Takes a chart of lines: the points of each by its name."""
 
     def log_config(self, text: str) -> None:
         """Takes the resolved configuration, as YAML."""
@@ -221,6 +224,14 @@ class WandbRunLogger(GuardedLogger, WandbLogger, Reporter):
         self._pictures[key] += 1
         if count % (1 << (count // self._max_pictures).bit_length()) == 0:
             self.log_image(key, [image], step)
+
+    @rank_zero_only
+    def log_lines(self, key: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], x_name: str) -> None:
+        """Logs a custom chart, whose lines the page of the run tells apart and names under the mouse."""
+        import wandb
+
+        xs, ys = ([[point[axis] for point in points] for points in lines.values()] for axis in (0, 1))
+        self.experiment.log({key: wandb.plot.line_series(xs, ys, list(lines), title, x_name)})
 
     @rank_zero_only
     def log_config(self, text: str) -> None:

@@ -8,16 +8,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 from preimage.files import write_atomically, write_text
 from preimage.fonts import choose_fonts, drawable
 
 from .charts import STYLE
 from .depth import depth_figure
-from .plane import hoverable_svg, numbers, plane_figure
+from .plane import ERROR, READ, hoverable_svg, numbers, paths, plane_figure
 
+#: What the figures of an atlas show, by the name of their file.
+SHOWN = {
+    "plane": "Linear accuracy against error of the reconstruction, a path per network from the image inwards",
+    "depth": "What is measured of the layers, against their depth",
+    "cka": "Linear CKA between the codes of all layers",
+    "strips": "Images rebuilt from the layers",
+}
 _TEXTS = 12  # layers of a matrix of which the numbers are written, at most
 _GAP = 3  # pixels between images
 
@@ -45,12 +54,10 @@ def figures(folder: Path, rows: pd.DataFrame) -> dict[str, Figure]:
         folder: Folder of the atlas, for its `cka.csv`.
         rows: The rows of the atlas, as `read_rows` gives them.
     """
-    cka = pd.read_csv(folder / "cka.csv", index_col=0) if (folder / "cka.csv").is_file() else None
-    drawn = {
-        "plane": plane_figure(rows),
-        "depth": depth_figure(rows),
-        "cka": None if cka is None or cka.empty else cka_figure(cka, rows),
-    }
+    drawn = {"plane": plane_figure(rows), "depth": depth_figure(rows)}
+    if (folder / "cka.csv").is_file():
+        cka = pd.read_csv(folder / "cka.csv", index_col=0).apply(pd.to_numeric, errors="coerce")
+        drawn["cka"] = cka_figure(cka, rows) if len(cka) else None
     return {name: figure for name, figure in drawn.items() if figure}
 
 
@@ -70,6 +77,31 @@ def draw(folder: Path) -> list[Path]:
     for name, figure in drawn.items():
         write_atomically(folder / f"{name}.png", partial(figure.savefig, dpi=120))
     return [folder / f"{name}.png" for name in drawn]
+
+
+def log_atlas(folder: Path, project: str) -> None:
+    """Logs an atlas to W&B: its table, its pictures, and the plane as a chart; without an account, on this machine.
+
+    Args:
+        folder: Folder of the atlas, in which `draw` has drawn; W&B's files go there, too.
+        project: W&B's project.
+    """
+    from preimage.loggers import WandbRunLogger  # takes seconds
+
+    rows = read_rows(folder)
+    logger = WandbRunLogger(project=project, name=folder.name, job_type="atlas", save_dir=str(folder))
+    networks = {str(name): list(layers) for name, layers in rows.groupby("network", sort=False)["layer"]}
+    logger.log_config(yaml.safe_dump({"atlas": networks}, sort_keys=False))
+    cells = rows.astype(object).where(rows.notna(), None)
+    logger.log_table("atlas/table", list(rows), cells.to_numpy().tolist())
+    lines = {name: list(zip(path[ERROR], path[READ], strict=True)) for name, path in paths(rows).items()}
+    if lines:
+        logger.log_lines("atlas/plane_chart", "Linear accuracy against error of the reconstruction", lines, ERROR)
+    for path in (folder / f"{name}.png" for name in SHOWN):
+        if path.is_file():
+            with Image.open(path) as image:
+                logger.log_picture(f"atlas/{path.stem}", np.asarray(image.convert("RGB")), 0)
+    logger.close(0)
 
 
 @rc_context(STYLE | {"axes.grid": False})

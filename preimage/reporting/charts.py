@@ -126,8 +126,7 @@ def describe(figure: Figure) -> str:
     """Says what a figure shows, for those who do not see it."""
     parts = []
     for axes in figure.axes:
-        labels = (str(line.get_label()) for line in axes.lines)
-        names = ", ".join(dict.fromkeys(label for label in labels if not label.startswith("_")))
+        names = ", ".join(dict.fromkeys(str(line.get_label()) for line in axes.lines))
         parts.append(f"{axes.get_title()} against {axes.get_xlabel()}: {names}")
     return "; ".join(parts)
 

@@ -1,5 +1,6 @@
 """One self-contained HTML page of all results: what is on it; `page.html` says how it looks."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -10,10 +11,12 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from preimage.runs import Run
 
 from . import charts
+from .atlas import SHOWN
 from .label_errors import COLOURS, errors_of, errors_of_groups
 from .pictures import Comparison, data_uri, kinds_of, load, newest
 from .results import results, shown
@@ -31,6 +34,10 @@ _TITLES = {
 }
 
 
+#: SVGs of the figures of an atlas, by its table and the names of their files.
+Drawings = dict[Path, dict[str, str]]
+
+
 def error_figures(findings: Findings) -> list[Figure]:
     """The figures of test error against the number of labels."""
     tables = [(errors_of(rows), COLOURS) for rows in findings.tables_named("label_efficiency.csv").values()]
@@ -43,8 +50,10 @@ def colours_of(groups: Sequence[Group]) -> dict[str, str]:
     return charts.colours(group.short_label for group in groups)
 
 
-def write_page(path: Path, title: str, findings: Findings, comparisons: Sequence[Comparison]) -> None:
-    """Writes the page with a title, what was read, and reconstructions side by side."""
+def write_page(
+    path: Path, title: str, findings: Findings, comparisons: Sequence[Comparison], drawings: Drawings
+) -> None:
+    """Writes the page with a title, what was read, reconstructions side by side, and the figures of atlases."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -53,7 +62,7 @@ def write_page(path: Path, title: str, findings: Findings, comparisons: Sequence
     page = environment.get_template("page.html").render(
         title=title,
         summary=_summary(findings),
-        sections=_sections(findings, comparisons),
+        sections=_sections(findings, comparisons, drawings),
         probes_note=PROBES_NOTE,
         colours=colours_of(findings.groups),
         several=len({group.data for group in findings.groups}) > 1,
@@ -67,11 +76,15 @@ def _summary(findings: Findings) -> str:
     counts |= {"data set": len({group.data for group in groups})}
     counts |= {"inversion atlas": len(findings.tables_named("atlas.csv"))}
     counts |= {"label-efficiency table": len(findings.tables_named("label_efficiency.csv"))}
-    told = ", ".join(f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items() if count)
+    told = ", ".join(
+        f"{count} {word}{('es' if word.endswith('s') else 's') * (count > 1)}"
+        for word, count in counts.items()
+        if count
+    )
     return f"{told or 'No results'}. {findings.without_results}".strip()
 
 
-def _sections(findings: Findings, comparisons: Sequence[Comparison]) -> dict[str, tuple[str, Any]]:
+def _sections(findings: Findings, comparisons: Sequence[Comparison], drawings: Drawings) -> dict[str, tuple[str, Any]]:
     """The sections that show something: a macro of the template, and that."""
     groups, colours = findings.groups, colours_of(findings.groups)
     curves = []
@@ -85,10 +98,12 @@ def _sections(findings: Findings, comparisons: Sequence[Comparison]) -> dict[str
         pictures = [(group, image) for group in groups if (image := newest(group, kind))]
         galleries[_TITLES.get(kind, kind.replace("_", " ").capitalize())] = (macro, pictures)
     atlases = [
-        (path.parent.name, shown(path.name, rows), load(path.with_suffix(".png")))
-        for path, rows in findings.tables_named("atlas.csv").items()
+        (path.parent.name, shown(path.name, rows), _inline(drawings.get(path, {}), i), _picture(path))
+        for i, (path, rows) in enumerate(findings.tables_named("atlas.csv").items())
     ]
-    sweeps = [(path, shown(path.name, rows), None) for path, rows in findings.tables_named("sweep.csv").items()]
+    sweeps: list[Any] = [
+        (path, shown(path.name, rows), [], None) for path, rows in findings.tables_named("sweep.csv").items()
+    ]
     runs = [
         (str(run.folder), str(run.seed), str(_epochs(run)), findings.lacking.get(run.folder, ""))
         for run in findings.runs
@@ -104,6 +119,25 @@ def _sections(findings: Findings, comparisons: Sequence[Comparison]) -> dict[str
         "Runs": ("table", pd.DataFrame(runs, columns=["run", "seed", "epochs", "missing"])),
     }
     return {title: section for title, section in sections.items() if len(section[1])}
+
+
+def _picture(path: Path) -> tuple[Image.Image, str] | None:
+    """The strips of an atlas, or its one figure in versions that knew one network at a time; and what is on it."""
+    old = f"Error against depth in {path.parent.name}, with images rebuilt from each of its layers"
+    for name, text in (("strips.png", f"{SHOWN['strips']} in {path.parent.name}"), ("atlas.png", old)):
+        if image := load(path.with_name(name)):
+            return image, text
+    return None
+
+
+def _inline(drawn: dict[str, str], number: int) -> list[tuple[str, str]]:
+    """What SVGs show, and they as elements of the page, on which every id is there once."""
+    parts = []
+    for name, text in drawn.items():
+        text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
+        text = re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-{number}-", text)
+        parts.append((SHOWN[name], text))
+    return parts
 
 
 def _epochs(run: Run) -> int:

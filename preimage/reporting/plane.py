@@ -3,7 +3,7 @@
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ GRAY = "#6b6b6b"
 # of both comes back late.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = "os^DvPXp<>h"
-_ERROR, _READ = "normalized_error_64", "linear"
+ERROR, READ = "normalized_error_64", "linear"
 _NAMES = ("network", "layer", "shape")
 #: Where the name of a point may stand beside it, in points, the nearest first.
 _SIDES = [(x * far, y * far) for far in (7, 15, 25) for x in (1, -1, 0) for y in (1, -1)]
@@ -61,6 +61,21 @@ def hoverable_svg(figure: Figure, rows: pd.DataFrame) -> str:
     return re.sub(r'<g id="([^"]+?)-row-(\d+)">', titled, svg(figure))
 
 
+def paths(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each network that have a place in the plane, and before them that of the whole image.
+
+    Args:
+        rows: The rows of an atlas, as `numbers` gives them; columns that the plane needs are added.
+    """
+    needed = dict.fromkeys([*rows, "values", ERROR, READ, f"{ERROR}_sd", f"{READ}_sd"])
+    placed = rows.reindex(columns=list(needed)).dropna(subset=[ERROR, READ])
+    image = placed[(placed["network"] == PIXELS) & (placed[ERROR] == 0)][:1]
+    return {
+        str(network): points if network == PIXELS else pd.concat([image, points])
+        for network, points in placed[placed["network"] != MEAN].groupby("network", sort=False)
+    }
+
+
 @rc_context(STYLE)
 def plane_figure(rows: pd.DataFrame) -> Figure | None:
     """Plots linear accuracy against the error of reconstruction: a path per network from the image to its last layer.
@@ -71,57 +86,55 @@ def plane_figure(rows: pd.DataFrame) -> Figure | None:
     Returns:
         The figure; None where no layer has both measured.
     """
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows, "values", _ERROR, _READ, f"{_ERROR}_sd", f"{_READ}_sd"])))
-    placed = rows[rows[[_ERROR, _READ]].notna().all(axis="columns")]
-    if not placed["network"].isin(styles(placed["network"])).any():
+    lines = paths(rows)
+    if not set(lines) - {PIXELS}:
         return None
     figure = Figure(figsize=(9.6, 6.4))
     axes = figure.subplots()
     axes.set(
         title="What layers keep, and what can be read out of them",
-        xlabel=f"{metric_of(_ERROR).heading} of the reconstruction (0: the image itself)",
-        ylabel=f"test accuracy of a {metric_of(_READ).heading}",
+        xlabel=f"{metric_of(ERROR).heading} of the reconstruction (0: the image itself)",
+        ylabel=f"test accuracy of a {metric_of(READ).heading}",
     )
     axes.grid(axis="x")
-    names = _draw_paths(axes, placed)
-    for error in rows.loc[rows["network"] == MEAN, _ERROR].dropna():
+    names = _draw_paths(axes, lines)
+    for error in rows.loc[rows["network"] == MEAN, ERROR].dropna():
         axes.axvline(error, color=GRAY, linestyle=":", label=MEAN)
     axes.margins(0.08)
     figure.legend(loc="outside right upper", frameon=False)
-    if sizes := _sizes(placed["values"]):
+    if sizes := _sizes(pd.concat(lines.values())["values"]):
         figure.legend(handles=sizes, title="numbers of the code", loc="outside right lower", frameon=False, ncols=2)
     choose_fonts(figure)
     _put_beside(figure, axes, names)
     return figure
 
 
-def _draw_paths(axes: Axes, rows: pd.DataFrame) -> list[Annotation]:
+def _draw_paths(axes: Axes, lines: Mapping[str, pd.DataFrame]) -> list[Annotation]:
     """Draws the path of each network, and returns the names of its ends, which have no position yet."""
     names = []
-    image = rows[(rows["network"] == PIXELS) & (rows[_ERROR] == 0)].iloc[:1]
-    of = {PIXELS: (GRAY, "d")} | styles(rows["network"])
-    for network, points in rows[rows["network"].isin(of)].groupby("network", sort=False):
-        colour, marker = of[str(network)]
+    of = {PIXELS: (GRAY, "d")} | styles(lines)
+    for network, path in lines.items():
+        colour, marker = of[network]
         line: Any = {"color": colour, "linestyle": "--" if network == PIXELS else "-"}
-        path = points if network == PIXELS else pd.concat([image, points])
-        axes.plot(path[_ERROR], path[_READ] * 100, linewidth=1.2, alpha=0.8, **line)
-        label = "pixels, downscaled" if network == PIXELS else str(network)
+        axes.plot(path[ERROR], path[READ] * 100, linewidth=1.2, alpha=0.8, **line)
+        label = "pixels, downscaled" if network == PIXELS else network
         axes.plot([], [], marker=marker, label=label, **line)  # for the legend: points differ in size
+        points = path[path["network"] == network]
         for index, row in points.iterrows():
             _draw_point(axes, row, f"all-row-{index}", colour, marker)
-        for _, row in points.iloc[:: max(1, len(points) - 1)].iterrows():  # the first and the last
-            name = row["layer"] if row[_ERROR] else "image"
-            at = (row[_ERROR], row[_READ] * 100)
+        for _, row in points[:: max(1, len(points) - 1)].iterrows():  # the first and the last
+            name = row["layer"] if row[ERROR] else "image"
+            at = (row[ERROR], row[READ] * 100)
             names.append(axes.annotate(name, at, (0, 0), textcoords="offset points", color=colour, fontsize="small"))
-    if any(math.isfinite(_searched(row)) for _, row in rows.iterrows()):
+    if any(math.isfinite(_searched(row)) for path in lines.values() for _, row in path.iterrows()):
         axes.plot([], [], ":o", color=GRAY, fillstyle="none", label="search without training")
     return names
 
 
 def _draw_point(axes: Axes, row: pd.Series, identity: str, colour: str, marker: str) -> None:
     """Draws a layer, one standard deviation either way, and the search without training where it is measured."""
-    x, y, size = row[_ERROR], row[_READ] * 100, _diameter(row["values"])
-    deviations = row[[f"{_ERROR}_sd", f"{_READ}_sd"]].fillna(0).to_numpy(float) * (1, 100)
+    x, y, size = row[ERROR], row[READ] * 100, _diameter(row["values"])
+    deviations = row[[f"{ERROR}_sd", f"{READ}_sd"]].fillna(0).to_numpy(float) * (1, 100)
     axes.errorbar(x, y, deviations[1], deviations[0], fmt="none", ecolor=colour, elinewidth=1)
     axes.plot(x, y, marker, color=colour, markeredgecolor="white", markersize=size, gid=identity)
     if math.isfinite(searched := _searched(row)):
@@ -132,7 +145,7 @@ def _draw_point(axes: Axes, row: pd.Series, identity: str, colour: str, marker: 
 def _searched(row: pd.Series) -> float:
     """Error of the search without training: that of the decoder, by the ratio of both on the same few images."""
     gain = row.get("psnr_64_few", math.nan) - row.get("psnr_64_search", math.nan)
-    return float(row[_ERROR] * 10 ** (gain / 20))
+    return float(row[ERROR] * 10 ** (gain / 20))
 
 
 def _diameter(values: float) -> float:

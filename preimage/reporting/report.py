@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 from preimage.files import write_atomically, write_text
 
+from .atlas import SHOWN, figures
 from .charts import describe, svg
 from .label_errors import error_table, errors_of
-from .page import error_figures, write_page
+from .page import Drawings, error_figures, write_page
 from .pictures import Comparison, compare, drawn
+from .plane import hoverable_svg, numbers
 from .results import markdown, markdown_results, results, shown, write_csv
 from .runs import Findings, read_findings
 from .tables import PROBES_NOTE, plain
@@ -32,10 +34,11 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     around = _around_markers(readme) if readme else None  # a missing marker ends it before anything is written
     findings = read_findings(folders)
     comparisons = compare(findings.groups)
-    pictures = _write_pictures(out / "images", findings, comparisons)
+    drawings = _draw_atlases(findings)
+    pictures = _write_pictures(out / "images", findings, comparisons, drawings)
     body = partial(_body, findings, pictures)
     write_atomically(out / "results.csv", lambda path: write_csv(path, findings.measured))
-    write_atomically(out / "index.html", lambda path: write_page(path, title, findings, comparisons))
+    write_atomically(out / "index.html", lambda path: write_page(path, title, findings, comparisons, drawings))
     write_text(out / "report.md", f"# {plain(title)}\n\n{body(out)}{_incomplete(findings)}")
     if readme and around:
         text = f"{around[0]}\n{body(readme.parent)}\n{around[1]}"
@@ -57,7 +60,23 @@ def _around_markers(readme: Path) -> tuple[str, str]:
     return text[: found.end(1)], text[found.start(3) :]
 
 
-def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comparison]) -> dict[Path, str]:
+def _draw_atlases(findings: Findings) -> Drawings:
+    drawings: Drawings = {}
+    for path, rows in findings.tables_named("atlas.csv").items():
+        if {"network", "layer"} <= set(rows):
+            measured = numbers(rows)
+            try:
+                of = figures(path.parent, measured)
+            except (OSError, ValueError) as error:
+                findings.lacking[path.parent / "cka.csv"] = f"cannot be read: {error}"
+            else:
+                drawings[path] = {name: hoverable_svg(figure, measured) for name, figure in of.items()}
+    return drawings
+
+
+def _write_pictures(
+    folder: Path, findings: Findings, comparisons: Sequence[Comparison], drawings: Drawings
+) -> dict[Path, str]:
     """Writes the pictures that Markdown shows, and returns what each shows."""
     pictures = {}
     for i, comparison in enumerate(comparisons):
@@ -68,6 +87,11 @@ def _write_pictures(folder: Path, findings: Findings, comparisons: Sequence[Comp
         path = folder / f"few_labels_{i}.svg"
         write_text(path, svg(figure))
         pictures[path] = describe(figure)
+    for i, (atlas, svgs) in enumerate(drawings.items()):
+        for name, text in svgs.items():
+            path = folder / f"atlas_{i}_{name}.svg"
+            write_text(path, text)
+            pictures[path] = f"{SHOWN[name]} ({atlas.parent.name})"
     return pictures
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from .plane import numbers
 from .runs import Group
-from .tables import COST, METRICS, Column, columns_of, in_order, markdown_table
+from .tables import COST, METRICS, Column, columns_of, in_order, markdown_table, metric_of
 
 _ATLAS = ["layer", "shape", "parameters", "minutes", "psnr_64", "ssim_64", "normalized_error_64", "feature_error"]
 _ATLAS += ["psnr_64_few", "psnr_64_search"]
@@ -79,11 +80,28 @@ def markdown(rows: pd.DataFrame) -> str:
 
 
 def shown(name: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """A CSV file as a table for people: without empty columns, and of an atlas, what matters."""
+    """A CSV file as a table for people: without empty columns, and of an atlas, what matters.
+
+    An atlas that has no networks is of a version of this project that knew one at a time.
+    """
     rows = rows.loc[:, (rows != "").any()]
+    if name == "atlas.csv" and {"network", "layer"} <= set(rows):
+        return _atlas(rows)
     if name == "atlas.csv":
         rows = rows[[key for key in _ATLAS if key in rows]]
     return rows.rename(columns=_title).map(_shortened)
+
+
+def _atlas(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an atlas: each figure as mean ± standard deviation, under its title."""
+    columns = {"layer": rows["network"] + " " + rows["layer"]}
+    measured = numbers(rows)
+    for key in measured.select_dtypes("number"):
+        if not key.endswith("_sd"):
+            metric, sd = metric_of(key), measured.get(f"{key}_sd", pd.Series(math.nan, rows.index))
+            texts = [metric.text(*pair) if pair[0] == pair[0] else "" for pair in zip(measured[key], sd, strict=True)]
+            columns[metric.heading] = pd.Series(texts, rows.index)
+    return pd.DataFrame(columns)
 
 
 def _title(key: str) -> str:

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from preimage.loggers import WandbRunLogger
+from preimage.reporting.atlas import log_atlas
 from tests.conftest import QUICK, ROOT, Run
 from tests.preimage.test_cli import values
 
@@ -323,3 +324,29 @@ def test_a_checkpoint_is_an_artifact_only_if_asked_for(run: Run, monkeypatch: py
     assert names == []
     run("fit", *QUICK, *OVERLAY, "--trainer.logger.log_model", "true", "--trainer.max_epochs", 2)
     assert names == [["model.ckpt", "latest", "best"]]
+
+
+def test_an_atlas_is_a_table_a_chart_and_pictures(
+    atlas: Path, ended: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(atlas / "plane.png")
+    log_atlas(atlas, "planes")
+    (found,) = ended
+    assert (found["project"], found["name"], found["job_type"], found["code"]) == ("planes", "atlas", "atlas", 0)
+    assert found["config"]["atlas"]["net (random)"] == ["conv.1", "conv.2"]
+    assert atlas in Path(found["dir"]).parents
+    shown = table(found, "atlas/table")
+    row = dict(zip(shown["columns"], shown["data"][3], strict=True))
+    assert (row["network"], row["layer"], row["linear"], row["psnr_64_sd"]) == ("net (random)", "conv.1", 0.3, 0.5)
+    assert shown["data"][0][shown["columns"].index("psnr_64")] is None  # of the image itself
+    chart = table(found, "atlas/plane_chart_table")
+    points: dict[str, list[tuple[float, float]]] = {}
+    for step, key, value in (
+        [line[chart["columns"].index(name)] for name in ("step", "lineKey", "lineVal")] for line in chart["data"]
+    ):
+        points.setdefault(key, []).append((step, value))
+    assert points["net (random)"] == [(0, 0.2), (0.3, 0.3), (0.5, 0.5)]
+    assert points["pixels"] == [(0, 0.2), (0.69, 0.05)]
+    (picture,) = pngs(found, "atlas/plane")
+    assert np.asarray(Image.open(picture)).tolist() == np.full((20, 30, 3), 200).tolist()

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from preimage.__main__ import main
 from preimage.reporting.charts import curve_figures, error_figure
@@ -40,6 +41,7 @@ class Page(HTMLParser):
         super().__init__()
         self.stack: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.titles: list[str] = []
         self.feed(text)
         self.close()
 
@@ -50,6 +52,10 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, text: str) -> None:
+        if self.stack[-1:] == ["title"]:
+            self.titles.append(text)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.stack.pop() == tag
@@ -381,3 +387,58 @@ def test_a_report_of_damaged_tables_and_numbers_is_written_all_the_same(
     for name in ("sweep.csv", "label_efficiency.csv"):
         assert f"runs/tables/{name}: cannot be read" in out
         assert f"{name}: cannot be read" in (tmp_path / "report/report.md").read_text().replace("\\_", "_")
+
+
+def test_an_atlas_is_drawn_into_the_page_and_tells_the_figures_of_its_points(atlas: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((10, 20), np.uint8)).save(atlas / "strips.png")
+    write_report([atlas], tmp_path / "out", "Title")
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert page.stack == []
+    assert len(list(page.all("svg"))) == 3  # plane, curves and matrix
+    identities = [str(attributes["id"]) for _, attributes in page.elements if attributes.get("id")]
+    assert len(identities) == len(set(identities))
+    for _, attributes in page.elements:
+        links = [attributes.get("xlink:href") or "", *re.findall(r"url\((.*?)\)", str(attributes))]
+        assert {link[1:] for link in links if link.startswith("#")} <= set(identities)
+    assert [name for name in identities if name.startswith("plane-0-all-row-")][2:] == [
+        f"plane-0-all-row-{row}" for row in (3, 4, 5)
+    ]
+    assert page.titles[1:3] == [
+        "pixels, 64 x 64\nnumbers of the code: 12,288\nbits of the code: 393,216\nnormalised error: 0.000\n"
+        "linear probe, %: 20.00\nlinear probe, 100 labels, %: 10.00\neffective rank: 40.0",
+        "pixels, 1 x 1\nnumbers of the code: 3\nbits of the code: 96\nnormalised error: 0.690\nPSNR, dB: 11.60\n"
+        "linear probe, %: 5.00\nlinear probe, 100 labels, %: 5.00\neffective rank: 2.0",
+    ]
+    (image,) = page.all("img")
+    assert image["alt"] == "Images rebuilt from the layers in atlas"
+    report = (tmp_path / "out/report.md").read_text()
+    for name in ("plane", "depth", "cka"):
+        assert f"(atlas)](images/atlas_0_{name}.svg)" in report
+        ElementTree.parse(tmp_path / f"out/images/atlas_0_{name}.svg")
+    header, _, *rows = (line for line in report.splitlines() if line.startswith("|"))
+    assert header.startswith(
+        "| layer | numbers of the code | bits of the code | normalised error | PSNR, dB | PSNR (twice"
+    )
+    assert rows[3].startswith("| net (random) conv.1 | 32,768 | 1,048,576 | 0.300 ± 0.010 | 21.00 ± 0.50 | 21.25 |")
+    assert rows[2] == "| mean image  | 0 |  | 0.700 | 11.50 |  |  |  |  | 0.900 |  |  |  |  |  |"
+
+
+def test_an_atlas_of_one_network_is_shown_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "atlas.csv").write_text("layer,shape,values,minutes,psnr_64,mse_64\nmean image,,0,,11.5315,0.08\n")
+    Image.fromarray(np.zeros((10, 20), np.uint8)).save(folder / "atlas.png")
+    write_report([folder], tmp_path / "out", "Title")
+    assert "| layer | PSNR, dB |\n| --- | --- |\n| mean image | 11.53 |" in (tmp_path / "out/report.md").read_text()
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert not list(page.all("svg"))
+    (image,) = page.all("img")
+    assert image["alt"] == "Error against depth in net, with images rebuilt from each of its layers"
+
+
+def test_a_damaged_matrix_is_named_and_the_rest_of_the_atlas_shown(atlas: Path, tmp_path: Path) -> None:
+    (atlas / "cka.csv").write_bytes(bytes(range(128, 256)))
+    write_report([atlas], tmp_path / "out", "Title")
+    report = (tmp_path / "out/report.md").read_text()
+    assert "cka.csv: cannot be read" in report
+    assert "| net (random) conv.1 |" in report

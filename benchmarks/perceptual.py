@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from clock import CONFIGS, StepClock, fit, preimage
@@ -22,7 +23,7 @@ from preimage.evaluation.measures import reconstruction_errors
 from preimage.evaluation.runs import find_run, load_data, load_model
 
 ARMS: dict[str, list[str]] = {"squared error": [], "and LPIPS": ["perceptual.yaml"]}
-IMAGES, BATCHES, BATCH_SIZE = 8100, 16, 32
+IMAGES, BATCHES, BATCH_SIZE = 8100, 8, 32
 FLAGS = ["--model.encoder=FrozenFeatures", "--model.encoder.network=squeezenet1_1", "--model.encoder.layer=features.12"]
 FLAGS += ["--model.encoder.image_size=129", "--model.decoder=ConvInverter", "--model.decoder.in_channels=512"]
 FLAGS += ["--model.decoder.in_size=8", "--model.decoder.image_size=64", "--model.decoder.width=0.25"]
@@ -52,14 +53,15 @@ def train_arm(arm: str, weights: str, root: str, minutes: float, out: Path) -> s
     preimage("fit", *flags, f"--trainer.max_epochs={epochs}", f"--run_dir={folder}")
     line = f"{arm:16}{epochs:8}{(time.process_time() - start) / 60:9.2f}"
     run, cpu = find_run(folder), torch.device("cpu")
-    model, images = load_model(run), load_data(run).test_set.images
+    model: Any = load_model(run)
+    images = load_data(run).test_set.images
     measures = distances(weights).values()
     errors = [reconstruction_errors(model.reconstruct, images, cpu, lpips=distance) for distance in measures]
     line += f"{errors[0]['psnr']:8.2f}{errors[0]['ssim']:8.3f}"
     return line + "".join(f"{error['lpips']:8.4f}" for error in errors)
 
 
-def main(weights: str, root: str, minutes: str = "6", out: str = "runs/perceptual") -> None:
+def main(weights: str, root: str, minutes: str = "2", out: str = "runs/perceptual") -> None:
     """Trains both and prints a table."""
     with ProcessPoolExecutor(len(ARMS), get_context("spawn")) as pool:
         arms = [pool.submit(train_arm, arm, weights, root, float(minutes), Path(out)) for arm in ARMS]

@@ -137,26 +137,24 @@ def _made_images(
     device: torch.device,
     notes: list[str],
 ) -> dict[str, dict[str, Any] | None]:
-    """How far rebuilt and drawn images are from test images, by Frechet from some; what is not known is noted."""
+    """How far rebuilt and drawn images are from test images, by Frechet from some; why draws are not is noted."""
     # A ClassifierReconstructor may have a decoder that never learned.
     rebuild = None if getattr(model, "reconstruction", "") == "none" else getattr(model, "reconstruct", None)
     sample = getattr(model, "sample", None)
-    made: dict[str, dict[str, Any] | None] = {"reconstruction": None, "generation": None}
-    if rebuild:
-        made["reconstruction"] = {**reconstruction_errors(rebuild, test, device, lpips=lpips)}
-        made["reconstruction"] |= {"lpips_network": lpips.name} if lpips else {}
-    if rebuild or sample:
+    if extractor is None and (rebuild or sample):
         try:
-            extractor = extractor or inception(device)
+            extractor = inception(device)
         except (ModuleNotFoundError, OSError) as error:
-            what = "FID, KID and rFID" if sample else "rFID"
-            notes.append(f"no {what}, since Inception cannot be loaded ({explain(error)}): give an --extractor")
-            return made
-    if rebuild and extractor:
-        made["reconstruction"] |= measure_rfid(rebuild, some, extractor, device)
-    if sample and extractor:
-        made["generation"] = measure_generation(sample, some, extractor, device)
-    return made
+            if sample:
+                why = f"Inception cannot be loaded ({explain(error)}): give an --extractor"
+                notes.append(f"no FID, KID and rFID, since {why}")
+    rebuilt: dict[str, Any] = {}
+    if rebuild:
+        rebuilt |= reconstruction_errors(rebuild, test, device, lpips=lpips)
+        rebuilt |= {"lpips_network": lpips.name} if lpips else {}
+        rebuilt |= measure_rfid(rebuild, some, extractor, device) if extractor else {}
+    drawn = measure_generation(sample, some, extractor, device) if sample and extractor else None
+    return {"reconstruction": rebuilt or None, "generation": drawn}
 
 
 def _probes(

@@ -40,7 +40,7 @@ def test_lpips_is_that_of_torchmetrics_on_the_same_trunk(net: Any) -> None:
     gradients = [
         torch.autograd.grad(part.sum(), image)[0] for part, image in zip((found, expected), preds, strict=True)
     ]
-    assert gradients[0].allclose(gradients[1], rtol=1e-3, atol=1e-9)
+    assert gradients[0].allclose(gradients[1], rtol=1e-3, atol=1e-6)
     assert ours.name.startswith(f"{net}, ")
 
 
@@ -113,7 +113,7 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def both(**kwargs: Any) -> Inversion:
     torch.manual_seed(0)
-    terms = {"perceptual": LPIPS("squeeze", "random"), "adversarial": PatchDiscriminator(1, width=0.25)}
+    terms: dict[str, Any] = {"perceptual": LPIPS("squeeze", "random"), "adversarial": PatchDiscriminator(1, width=0.25)}
     return Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint=None, **terms, **kwargs)
 
 
@@ -133,8 +133,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_and_only_the_discriminator_se
     }
     total = parts["mse"] + 0.5 * parts["perceptual"] + 0.25 * parts["adversarial"]
     logged = model.train_metrics.compute() | model.discriminator_metrics.compute()
-    assert float(logged.pop("train/loss")) == pytest.approx(float(total), rel=1e-5)
-    assert float(loss) == pytest.approx(float(total + parts["discriminator"]), rel=1e-5)
+    assert float(logged.pop("train/loss")) == pytest.approx(total.item(), rel=1e-5)
+    assert loss.item() == pytest.approx((total + parts["discriminator"]).item(), rel=1e-5)
     expected = {f"train/{name}": pytest.approx(float(part.detach()), rel=1e-4) for name, part in parts.items()}
     assert {name: float(value) for name, value in logged.items()} == expected
     loss.backward()
@@ -144,13 +144,13 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_and_only_the_discriminator_se
             assert weight.grad is not None and weight.grad.allclose(gradient, rtol=1e-3, atol=1e-6)
     assert all(parameter.grad is None for parameter in perceptual.parameters())
     model.validation_step((images, torch.zeros(4).long()), 0)
-    assert float(model.val_metrics["loss"].compute()) == pytest.approx(float(total), rel=1e-5)
+    assert float(model.val_metrics["loss"].compute()) == pytest.approx(total.item(), rel=1e-5)
 
 
 def test_both_terms_resume_bit_for_bit_and_the_network_stays_out_of_the_checkpoint(tmp_path: Path) -> None:
     def fit(epochs: int, ckpt_path: Path | None = None) -> Inversion:
         model, run = both(), trainer(tmp_path, max_epochs=epochs, gradient_clip_val=1.0, accumulate_grad_batches=2)
-        run.fit(model, MNISTDataModule(batch_size=8, num_workers=0), ckpt_path=ckpt_path)
+        run.fit(model, MNISTDataModule(batch_size=8), ckpt_path=ckpt_path)
         run.save_checkpoint(tmp_path / f"{epochs}.ckpt")
         return model
 

@@ -31,8 +31,9 @@ class Inversion(Autoencoder):
         decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
         encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
             weights along.
-        standardize: Give the decoder codes of mean 0 and standard deviation 1 over all values, as measured on
-            training images; features after a ReLU are neither, and a decoder learns from them far more slowly.
+        standardize: Give the decoder, or the quantiser before it, codes of mean 0 and standard deviation 1 over all
+            values, as measured on training images; features after a ReLU are neither, and a decoder learns from them
+            far more slowly.
         kwargs: What trains the decoder, see `EncoderModule`.
     """
 
@@ -59,7 +60,14 @@ class Inversion(Autoencoder):
 
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
-        return super().decode((code - self.code_mean) / self.code_std if self.standardize else code)
+        return super().decode(self._standardized(code) if self.quantizer is None else code)
+
+    def quantize(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, ...)` of the encoder to those that are stored."""
+        return code if self.quantizer is None else super().quantize(self._standardized(code))
+
+    def _standardized(self, code: Tensor) -> Tensor:
+        return (code - self.code_mean) / self.code_std if self.standardize else code
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to, and measures what they are standardised by."""
@@ -86,8 +94,9 @@ class Inversion(Autoencoder):
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         outputs = super()._step(batch, split)
         if split == "test":
-            images, code = batch.images, full(outputs["code"].flatten(1))
-            again = self.encode(resize_to(outputs["reconstruction"], images))
+            images = batch.images
+            code = full((outputs["code"] if self.quantizer is None else self.read(batch)).flatten(1))
+            again = self.represent(resize_to(outputs["reconstruction"], images))
             distance = (full(again.flatten(1)) - code).norm(dim=1)
             self.feature_metrics.update(weight=len(code), feature_error=(distance / code.norm(dim=1)).mean())
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
@@ -137,6 +146,8 @@ class OptimizationInversion(Inversion):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, nn.Identity(), encoder_checkpoint, **kwargs)
+        if self.quantizer is not None:
+            raise ValueError("model.quantizer: a search for an image reads no quantised code; choose Inversion")
         check_range("model", "[1, inf)", image_size=image_size, channels=channels, steps=steps)
         check_range("model", "(0, inf)", lr=lr)
         check_range("model", "[0, inf)", variation_weight=variation_weight, norm_weight=norm_weight)

@@ -60,7 +60,7 @@ SEMI += ["--model.vat", "VirtualAdversarialTraining", "--model.vat.epsilon", "2.
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"]
 PLATEAU += ["--model.scheduler.patience", "0", "--model.scheduler.threshold", "0.5"]
 MAX_STEPS = ["--trainer.max_steps", str(STEPS * EPOCHS - 5)]
-TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+TWO = ["--model.quantizer", "FSQ", "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
 KILLED = (-signal.SIGKILL, 1)  # 1 where a process has lost one that it started
 
 

@@ -96,6 +96,7 @@ def _sections(findings: Findings, comparisons: Sequence[Comparison]) -> dict[str
     sections: dict[str, tuple[str, Any]] = {
         "Results": ("results", results(findings.measured) if findings.measured else ()),
         "Few labels": ("few_labels", error_figures(findings)),
+        "Error against bits": ("rates", charts.rate_figures(groups)),
         "Reconstructions": ("reconstructions", comparisons),
         "Training curves": ("curves", curves),
         **galleries,

@@ -34,8 +34,8 @@ class Autoencoder(EncoderModule):
         encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
         decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
             the target is the data's image resized to it.
-        quantizer: What makes of the encoder's numbers those that are stored, and that the decoder is given; its
-            `indices` are measured in validation and test, since codes that collapse on a few levels are what goes wrong.
+        quantizer: What makes of the encoder's numbers those that are stored, and that the decoder is given; how many of
+            its levels are used is measured in validation and test, since a collapse on a few is what goes wrong.
         kwargs: How the encoder starts and what trains, see `EncoderModule`.
     """
 

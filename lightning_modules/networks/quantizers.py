@@ -11,12 +11,12 @@ from .sources.base import extra
 
 
 class FSQ(nn.Module):
-    """Finite scalar quantisation: each number of a code becomes one of L levels (Mentzer et al. 2023, arXiv 2309.15505).
+    """Finite scalar quantisation: a number becomes one of L levels (Mentzer et al. 2023, arXiv 2309.15505).
 
-    A number z becomes `2 / (L - 1) * floor((L - 1) * (tanh(z) + 1) / 2 + 1 / 2) - 1`, whose gradient is that without the
-    floor: for an odd L as in the paper, for an even one symmetric about 0 (Parker et al. 2024, arXiv 2411.19842, section
-    3.2). So D numbers take D log2 L bits. A batch norm before it gives each number, or channel of a map, mean 0 and
-    variance 1: without, those of a new encoder differ by less than a level, and stay on one. It needs the package
+    A number z becomes `2 / (L - 1) * floor((L - 1) * (tanh(z) + 1) / 2 + 1 / 2) - 1`, whose gradient is that without
+    the floor: for an odd L as in the paper, for an even one symmetric about 0 (Parker et al. 2024, arXiv 2411.19842,
+    section 3.2). So D numbers take D log2 L bits. A batch norm before it gives each number, or channel of a map, mean 0
+    and variance 1: without, those of a new encoder differ by less than a level, and stay on one. It needs the package
     vector-quantize-pytorch, and computes in float32 under mixed precision too.
 
     Maps codes `(B, D)`, or maps `(B, C, h, w)`, to their like in [-1, 1].

@@ -18,7 +18,6 @@ from preimage.files import read_metrics, read_plain, write_json, write_rows
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.sweep_file import Point, command_of, points_of, read_sweep
 
-
 #: What a point's test says of the bits of a code, which makes a figure of the sweep.
 _RATE = "test/bits_per_image"
 

@@ -157,7 +157,7 @@ def rate_figures(groups: Sequence[Group]) -> list[Figure]:
         axes.set(title=f"{data}: {METRICS['mse'].heading}", xlabel=METRICS["bits_per_image"].heading)
         axes.set(xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend()

@@ -1,13 +1,16 @@
 """The autoencoder: an encoder and a decoder trained together on the squared error."""
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Batch, EncoderModule, Split, StepOutput
-from .metrics import mean_losses, reconstruction_metrics
+from .metrics import mean_losses, rate_metrics, reconstruction_metrics
 from .networks.precision import full
+from .networks.quantizers import FSQ
 
 
 def resize_to(images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -31,19 +34,44 @@ class Autoencoder(EncoderModule):
         encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
         decoder: Network from codes to images `(B, C, h, w)` in [0, 1]; where its size differs from the data's,
             the target is the data's image resized to it.
+        quantizer: What makes of the encoder's numbers those that are stored, and that the decoder is given; how many of
+            its levels are used is measured in validation and test, since a collapse on a few is what goes wrong.
         kwargs: How the encoder starts and what trains, see `EncoderModule`.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, **kwargs: Any) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, quantizer: FSQ | None = None, **kwargs: Any) -> None:
         super().__init__(encoder, **kwargs)
         self.decoder = decoder
+        self.quantizer = quantizer
         self.train_metrics = mean_losses("train/")
         self.val_metrics = reconstruction_metrics("val/")
         self.test_metrics = reconstruction_metrics("test/")
+        self.test_rate = rate_metrics("test/", quantizer is not None)
+        if quantizer is not None:
+            self.val_rate = rate_metrics("val/", quantized=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] as `(B, C, h, w)` in [0, 1]."""
         return self.reconstruct(images)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Maps images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`, quantised where there is a quantiser."""
+        return self.quantize(self.represent(images))
+
+    def represent(self, images: Tensor) -> Tensor:
+        """What is cached of images `(B, C, H, W)`: codes before a quantiser, which may learn."""
+        return super().encode(images)
+
+    def quantize(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, ...)` of the encoder to those that are stored."""
+        return code if self.quantizer is None else self.quantizer(code)
+
+    def bits_per_image(self, code: Tensor) -> float:
+        """Bits that one of the codes `(B, ...)` takes: log2 L for each number of L levels.
+
+        Without levels it is 32 for each number, an upper bound.
+        """
+        return code[0].numel() * (32.0 if self.quantizer is None else math.log2(self.quantizer.levels))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Rebuilds images `(B, C, H, W)` in [0, 1] from their codes, as `(B, C, h, w)` in [0, 1]."""
@@ -55,12 +83,13 @@ class Autoencoder(EncoderModule):
         return full(images).contiguous()  # torchmetrics takes no other memory format, and bfloat16 would lose digits
 
     def _step(self, batch: Batch, split: Split) -> StepOutput:
-        code = self.read(batch)
+        code = self.quantize(self.read(batch))
         reconstruction = self.decode(code)
         target = resize_to(batch.images, reconstruction)
         loss, parts = self._loss(reconstruction, target)
         metrics = getattr(self, f"{split}_metrics")
         metrics.update(value=loss.detach(), weight=len(target), preds=reconstruction.detach(), target=target, **parts)
+        self._measure_rate(code, split)
         return StepOutput(
             loss=loss, code=code, label=batch.labels, image=batch.images, reconstruction=reconstruction, target=target
         )
@@ -69,6 +98,13 @@ class Autoencoder(EncoderModule):
         """The loss, and those of its parts that are logged, by name and detached."""
         return F.mse_loss(reconstruction, target), {}
 
+    def _measure_rate(self, code: Tensor, split: Split) -> None:
+        """Adds codes `(B, ...)` to what is measured of their bits."""
+        if split == "test" or (split == "val" and self.quantizer is not None):
+            indices = {} if self.quantizer is None else {"indices": self.quantizer.indices(code)}
+            bits = torch.tensor(self.bits_per_image(code))
+            getattr(self, f"{split}_rate").update(weight=len(code), bits=bits, **indices)
+
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
-        code = self.read(batch)
+        code = self.quantize(self.read(batch))
         return {"code": code, "reconstruction": self.decode(code), "label": batch.labels}

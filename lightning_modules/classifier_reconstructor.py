@@ -127,7 +127,7 @@ class ClassifierReconstructor(Autoencoder):
 
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         images, labels, _ = batch
-        code = self.read(batch)
+        code = self.quantize(self.read(batch))
         logits = self._logits(code)
         cross_entropy = loss = mean_cross_entropy(logits, labels, weight=self.class_weights)
         outputs = StepOutput(loss=loss, code=code, label=labels, logits=logits, image=images)
@@ -145,6 +145,7 @@ class ClassifierReconstructor(Autoencoder):
             preds=logits.detach().softmax(dim=1),
             target=labels,
         )
+        self._measure_rate(code, split)
         getattr(self, f"{split}_errors").update(value=loss.detach(), weight=len(images), **errors)
         if split != "train":
             self.confusion.update(logits, labels)
@@ -153,5 +154,5 @@ class ClassifierReconstructor(Autoencoder):
         return outputs
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:
-        code = self.read(batch)
+        code = self.quantize(self.read(batch))
         return {"code": code, "probability": self._logits(code).softmax(dim=1), "label": batch.labels}

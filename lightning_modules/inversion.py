@@ -44,8 +44,9 @@ class Inversion(Autoencoder):
         decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
         encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
             weights along.
-        standardize: Give the decoder codes of mean 0 and standard deviation 1 over all values, as measured on
-            training images; features after a ReLU are neither, and a decoder learns from them far more slowly.
+        standardize: Give the decoder, or the quantiser before it, codes of mean 0 and standard deviation 1 over all
+            values, as measured on training images; features after a ReLU are neither, and a decoder learns from them
+            far more slowly.
         perceptual: Distance of reconstruction and image in a frozen network's features: `LPIPS` or `FeatureDistance`.
         perceptual_weight: Its weight beside the squared error.
         adversarial: Discriminator, such as `PatchDiscriminator`: network from images `(B, C, h, w)` in [0, 1] to logits
@@ -92,7 +93,14 @@ class Inversion(Autoencoder):
 
     def decode(self, code: Tensor) -> Tensor:
         """Maps codes `(B, ...)` to images `(B, C, h, w)` in [0, 1]."""
-        return super().decode((code - self.code_mean) / self.code_std if self.standardize else code)
+        return super().decode(self._standardized(code) if self.quantizer is None else code)
+
+    def quantize(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, ...)` of the encoder to those that are stored."""
+        return code if self.quantizer is None else super().quantize(self._standardized(code))
+
+    def _standardized(self, code: Tensor) -> Tensor:
+        return (code - self.code_mean) / self.code_std if self.standardize else code
 
     def on_fit_start(self) -> None:
         """Caches the codes if asked to, and measures what they are standardised by."""
@@ -143,7 +151,8 @@ class Inversion(Autoencoder):
             )
         if split == "test":
             images = batch.images
-            errors = feature_errors(self.encode, outputs["reconstruction"], images, outputs["code"])
+            code = outputs["code"] if self.quantizer is None else self.read(batch)
+            errors = feature_errors(self.represent, outputs["reconstruction"], images, code)
             self.feature_metrics.update(weight=len(errors), feature_error=errors.mean())
             # Held against the image itself: the target of a smaller decoder has lost what that cannot draw.
             preds, target = at_common_size(outputs["reconstruction"].detach()), at_common_size(images)
@@ -207,6 +216,8 @@ class OptimizationInversion(Inversion):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, nn.Identity(), encoder_checkpoint, **kwargs)
+        if self.quantizer is not None:
+            raise ValueError("model.quantizer: a search for an image reads no quantised code; choose Inversion")
         check_range("model", "[1, inf)", image_size=image_size, channels=channels, steps=steps)
         check_range("model", "(0, inf)", lr=lr)
         check_range("model", "[0, inf)", variation_weight=variation_weight, norm_weight=norm_weight)

@@ -1,5 +1,6 @@
 """The metrics of each kind of system, as torchmetrics collections that are updated by keyword."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -130,6 +131,36 @@ class ActiveUnits(Metric):
         return (variance > 0.01).sum().float()
 
 
+class CodeEntropy(Metric):
+    """Bits per image that quantised codes hold, `code_entropy`, and the levels that a number uses, `used_levels`.
+
+    The entropy is that of the levels at each of the D numbers over the images, summed over the numbers: what an
+    arithmetic coder with a table for each number takes, at most D log2 L. Used are `2 ** entropy` levels (the
+    perplexity) of a number, on average, from 1 for codes that have collapsed to L.
+    """
+
+    full_state_update = False
+    indices: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("indices", [], dist_reduce_fx="cat")
+
+    def update(self, indices: Tensor) -> None:
+        """Adds the levels of codes, whole numbers `(B, D)` from 0 up."""
+        self.indices.append(indices.to(torch.int16))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Both over all images."""
+        indices = dim_zero_cat(self.indices).long()  # one tensor already where processes have joined theirs
+        levels = int(indices.max()) + 1
+        cells = indices + levels * torch.arange(indices.shape[1], device=indices.device)
+        counts = torch.bincount(cells.flatten(), minlength=levels * indices.shape[1])
+        shares = counts.view(-1, levels) / len(indices)
+        entropies = torch.special.entr(shares).sum(dim=1) / math.log(2)
+        return {"code_entropy": entropies.sum(), "used_levels": entropies.exp2().mean()}
+
+
 class NormalizedError(Metric):
     """Mean distance of reconstructions from their images, over the mean distance between two images of the split.
 
@@ -205,6 +236,17 @@ def reconstruction_metrics(prefix: str, postfix: str = "") -> MetricCollection:
         "ssim": MeanSSIM(),
     }
     return MetricCollection(metrics, prefix=prefix, postfix=postfix, compute_groups=False)
+
+
+def rate_metrics(prefix: str, quantized: bool) -> MetricCollection:
+    """Bits of an image's code, and of a quantised one its entropy.
+
+    It is updated with `bits` (of an image), `weight` (images), and for quantised codes `indices` `(B, D)`.
+    """
+    metrics: _Metrics = {"bits_per_image": MeanLoss("bits")}
+    if quantized:
+        metrics["code"] = CodeEntropy()
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
 def classification_metrics(num_classes: int, prefix: str, loss: str = "loss") -> MetricCollection:

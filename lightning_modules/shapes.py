@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from .base import EncoderModule
 
 #: Arguments of networks by which they fit or do not.
-_SIZES = ("image_size", "in_channels", "out_channels", "latent_dim", "in_features", "in_size", "num_classes")
+_SIZES = (
+    "image_size",
+    "in_channels",
+    "out_channels",
+    "latent_dim",
+    "in_features",
+    "features",
+    "in_size",
+    "num_classes",
+)
 
 
 def check_classes(model: "EncoderModule", data: Any, stage: str) -> None:
@@ -75,6 +84,10 @@ def _send(model: "EncoderModule", image: tuple[int, ...], device: torch.device) 
     given, length = tuple(code.shape[1:]), getattr(model, "latent_dim", None)
     if length is not None and given != (length,):
         raise ValueError(f"{encoder} gives codes {given} for model.latent_dim={length}: make the two agree")
+    if (quantizer := getattr(model, "quantizer", None)) is not None:
+        described = _describe(model, "quantizer")
+        code = _call(quantizer, code, f"{described} does not take the codes {given} of {encoder}")
+        encoder, given = f"{encoder} and {described}", tuple(code.shape[1:])
     for name in ("decoder", "auxiliary_decoder", "head"):
         part = getattr(model, name, None)
         if not isinstance(part, nn.Module) or isinstance(part, nn.Identity):

@@ -26,6 +26,9 @@ class VAE(Autoencoder):
     """Maximises a lower bound on the log-likelihood of images (Kingma and Welling 2014, arXiv 1312.6114).
 
     All bounds are in nats per image: summed over pixels and latent dimensions, averaged over samples and then images.
+    The test adds the rate of bits-back coding (Hinton and van Camp 1993; Townsend et al. 2019, arXiv 1901.04866),
+    `bits_per_image`: the KL divergence in bits. It pays for a drawn code, whose squared error is `mse_drawn`, and not
+    for the mean, whose error is `mse`.
 
     Args:
         encoder: A `GaussianEncoder`: network from images `(B, C, H, W)` to mean and log-variance of codes.
@@ -74,6 +77,8 @@ class VAE(Autoencoder):
             raise ValueError(
                 f"model.encoder must be a GaussianEncoder, with heads for two, not {type(encoder).__name__}"
             )
+        if self.quantizer is not None:
+            raise ValueError("model.quantizer: a VAE draws its codes, whose rate is the KL; choose Autoencoder")
         if not isinstance(decoder, SigmoidDecoder):
             self.decoder = SigmoidDecoder(*decoder.children())
         check_range("model", "[1, inf)", latent_dim=latent_dim, num_samples=num_samples)
@@ -100,6 +105,7 @@ class VAE(Autoencoder):
         for metrics in (self.val_metrics, self.test_metrics):
             bounds = {name: MeanLoss(name) for name in _BOUNDS}
             metrics.add_metrics({**bounds, "active_units": ActiveUnits(latent_dim)})
+        self.test_metrics.add_metrics({"mse_drawn": MeanLoss("mse_drawn")})
         if num_importance_samples:
             self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
 
@@ -161,6 +167,9 @@ class VAE(Autoencoder):
             outputs["reconstruction"] = values["preds"] = self.decode(mean)
             outputs["target"] = values["target"] = resize_to(images, values["preds"])
             values["mean"] = mean
+        if split == "test":
+            values["mse_drawn"] = F.mse_loss(self.decode(codes[0]), outputs["target"])
+            self.test_rate.update(weight=len(images), bits=values["kl"] / math.log(2))
         if split == "test" and self.num_importance_samples:
             values["log_likelihood"] = self.log_likelihood(images, self.num_importance_samples).mean()
         getattr(self, f"{split}_metrics").update(weight=len(images), **values)

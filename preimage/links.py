@@ -19,7 +19,7 @@ _LINKS = (
     "data.channels model.channels model.encoder.in_channels model.decoder.out_channels"
     " model.auxiliary_decoder.out_channels model.adversarial.in_channels",
     "model.latent_dim model.encoder.latent_dim model.decoder.latent_dim model.auxiliary_decoder.latent_dim"
-    " model.head.in_features model.decoder.in_features",
+    " model.head.in_features model.decoder.in_features model.quantizer.in_features",
     "data.wnids data.num_classes model.num_classes model.head.num_classes model.head.out_features",
 )
 

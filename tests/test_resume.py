@@ -70,7 +70,7 @@ BOTH_TERMS += [
 ]
 BOTH_TERMS += ["--model.adversarial", "PatchDiscriminator", "--model.adversarial.width", "0.25"]
 MAX_STEPS = ["--trainer.max_steps", str(STEPS * EPOCHS - 5)]
-TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+TWO = ["--model.quantizer", "FSQ", "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
 KILLED = (-signal.SIGKILL, 1)  # 1 where a process has lost one that it started
 
 

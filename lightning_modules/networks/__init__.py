@@ -8,9 +8,11 @@ from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import AttentivePool, MLPHead
 from .inverters import ConvInverter, FullyConnectedInverter
 from .mnist import MNISTDecoder, MNISTEncoder
+from .quantizers import FSQ
 from .residual import ResidualDecoder, ResidualGaussianEncoder
 
 __all__ = [
+    "FSQ",
     "AttentivePool",
     "ConvDecoder",
     "ConvGaussianEncoder",

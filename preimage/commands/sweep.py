@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from preimage.errors import CommandParser, at_least
 from preimage.files import read_metrics, read_plain, write_json, write_rows
 from preimage.locks import PATIENCE, Busy, locked
 from preimage.sweep_file import Point, command_of, points_of, read_sweep
+
+#: What a point's test says of the bits of a code, which makes a figure of the sweep.
+_RATE = "test/bits_per_image"
 
 
 def _parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -111,17 +115,22 @@ class _Job:
         """Its line of the table."""
         state = self.state | ({"status": "running"} if self.elsewhere else {})
         row = {"point": self.folder.name, **_flat(self.point), **state, "minutes": round(state["minutes"], 2)}
-        return row | ({metric["name"]: self._best(metric)} if metric else {})
+        logged = self._logged()
+        best = max if (metric or {}).get("goal") == "maximize" else min
+        row |= {metric["name"]: best(logged.get(metric["name"], ()), default=None)} if metric else {}
+        return row | ({_RATE: logged[_RATE][-1]} if _RATE in logged else {})
 
-    def _best(self, metric: dict[str, Any]) -> float | None:
+    def _logged(self) -> dict[str, list[float]]:
+        """The values of each metric."""
         path = self.folder / "metrics.csv"
+        values = defaultdict[str, list[float]](list)
         try:
-            rows = read_metrics(path) if path.is_file() else []
+            for row in read_metrics(path) if path.is_file() else []:
+                for name, value in row.items():
+                    values[name] += [] if math.isnan(value) else [value]
         except ValueError as error:
             print(error)
-            return None
-        values = [value for row in rows if not math.isnan(value := row.get(metric["name"], math.nan))]
-        return (max if metric.get("goal") == "maximize" else min)(values, default=None)
+        return {name: numbers for name, numbers in values.items() if numbers}
 
 
 def main(args: Sequence[str]) -> None:
@@ -153,8 +162,13 @@ def main(args: Sequence[str]) -> None:
         raise KeyboardInterrupt("the same command goes on") from None
     finally:
         table = options.out / "sweep.csv"
-        write_rows(table, [job.row(sweep.get("metric")) for job in all_jobs])
+        rows = [job.row(sweep.get("metric")) for job in all_jobs]
+        write_rows(table, rows)
         print(table.read_text() + str(table))
+    if any(_RATE in row for row in rows):
+        from preimage.reporting.report import draw_rates  # no sooner, since it takes seconds
+
+        draw_rates(options.out)
     others = [job.folder.name for job in chosen if job.elsewhere]
     if others:
         print(f"{len(others)} of {len(chosen)} points are left to other processes: {', '.join(others)};", end=" ")

@@ -122,6 +122,49 @@ def error_figure(errors: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     return figure
 
 
+@rc_context(_STYLE)
+def rate_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Plots the squared error against the bits of a code, both logarithmic: a figure per data set.
+
+    A system, by the name of its runs, is a point for each of its settings, and a line through those that no cheaper
+    one beats. There is no figure where no system has several rates. The error of a VAE is that of drawn codes, which
+    its rate pays for.
+
+    Args:
+        groups: Groups of runs, the settings.
+    """
+    points = pd.DataFrame(
+        [
+            (group.data, group.name, means["test/bits_per_image"], error)
+            for group in groups
+            for means in [group.figures["mean"]]
+            for error in [means.get("test/mse_drawn", means.get("reconstruction/mse"))]
+            if means.get("test/bits_per_image", 0) > 0 and error
+        ],
+        columns=["data", "system", "bits", "error"],
+    )
+    figures = []
+    for data, rates in points.groupby("data", sort=False):
+        if rates.groupby("system")["bits"].nunique().max() < 2:
+            continue
+        figure = Figure(figsize=(_WIDTH * 1.3, _HEIGHT * 1.3))
+        axes = figure.subplots()
+        for system, color in colours(rates["system"]).items():
+            own = rates[rates["system"] == system].sort_values(["bits", "error"])
+            best = own[own["error"] < own["error"].cummin().shift(fill_value=math.inf)]
+            axes.scatter(own["bits"], own["error"], s=16, color=color)
+            axes.plot(best["bits"], best["error"], color=color, label=system)
+        axes.set(title=f"{data}: {METRICS['mse'].heading}", xlabel=METRICS["bits_per_image"].heading)
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.legend()
+        figures.append(figure)
+    return figures
+
+
 def describe(figure: Figure) -> str:
     """Says what a figure shows, for those who do not see it."""
     parts = []

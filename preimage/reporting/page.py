@@ -111,6 +111,7 @@ def _sections(findings: Findings, comparisons: Sequence[Comparison], drawings: D
     sections: dict[str, tuple[str, Any]] = {
         "Results": ("results", results(findings.measured) if findings.measured else ()),
         "Few labels": ("few_labels", error_figures(findings)),
+        "Error against bits": ("rates", charts.rate_figures(groups)),
         "Reconstructions": ("reconstructions", comparisons),
         "Training curves": ("curves", curves),
         **galleries,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from preimage.files import write_atomically, write_text
 
 from .atlas import SHOWN, figures
-from .charts import describe, svg
+from .charts import describe, rate_figures, svg
 from .label_errors import error_table, errors_of
 from .page import Drawings, error_figures, write_page
 from .pictures import Comparison, compare, drawn
@@ -50,6 +50,14 @@ def write_report(folders: Sequence[Path], out: Path, title: str, readme: Path | 
     print(*(out / name for name in ("report.md", "results.csv", "index.html")), sep="\n")
 
 
+def draw_rates(folder: Path) -> None:
+    """Writes error against bits of the runs below a folder, as `rate.svg` and `rate.png`, where there are several."""
+    for figure in rate_figures(read_findings([folder]).groups)[:1]:  # a sweep has one data set
+        write_text(folder / "rate.svg", svg(figure))
+        write_atomically(folder / "rate.png", partial(figure.savefig, dpi=150))
+        print(folder / "rate.png")
+
+
 def _around_markers(readme: Path) -> tuple[str, str]:
     """What comes before and after the place of the results, with the markers."""
     text = readme.read_bytes().decode()
@@ -83,10 +91,12 @@ def _write_pictures(
         path = folder / f"reconstructions_{i}.png"
         write_atomically(path, partial(drawn(comparison).save, optimize=True))
         pictures[path] = f"Test images of {comparison.data}, and what each model rebuilds of them"
-    for i, figure in enumerate(error_figures(findings)):
-        path = folder / f"few_labels_{i}.svg"
-        write_text(path, svg(figure))
-        pictures[path] = describe(figure)
+    charts = {"few_labels": error_figures(findings), "rate": rate_figures(findings.groups)}
+    for name, some in charts.items():
+        for i, figure in enumerate(some):
+            path = folder / f"{name}_{i}.svg"
+            write_text(path, svg(figure))
+            pictures[path] = describe(figure)
     for i, (atlas, svgs) in enumerate(drawings.items()):
         for name, text in svgs.items():
             path = folder / f"atlas_{i}_{name}.svg"

@@ -56,6 +56,9 @@ METRICS = {
     "knn_f1": Metric("kNN F1", 2, 1, "%"),
     "elbo": Metric("ELBO", 1, unit="nats"),
     "log_likelihood": Metric("log p(x)", 1, 1, "nats"),
+    "bits_per_image": Metric("bits per image", 1),
+    "code_entropy": Metric("entropy of the code", 1, unit="bits"),
+    "used_levels": Metric("used levels", 2),
     "numbers": Metric("numbers of the code", 0),
     "effective_rank": Metric("effective rank", 1),
     "intrinsic_dimension": Metric("intrinsic dimension", 1),
@@ -162,6 +165,8 @@ def _column(key: str) -> Column | None:
             return Column(key, _HEAD, METRICS[name])
         case ["test", ("knn_accuracy" | "knn_f1" | "elbo" | "log_likelihood") as name]:
             return Column(key, "Own test", METRICS[name])
+        case ["test", ("bits_per_image" | "code_entropy" | "used_levels") as name]:
+            return Column(key, _SHAPE, METRICS[name])
         case ["geometry", name] if name in METRICS:
             return Column(key, _SHAPE, METRICS[name])
         case [name] if name in COST:

@@ -19,8 +19,6 @@ from .source import Source
 from .splits import balanced_subset, stratified_split
 
 _DIGITS = [str(digit) for digit in range(10)]
-
-
 _CLOTHES = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 #: torchvision's name of each data set, and the names of its classes.
 SOURCES = {

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 #: Arguments of `Classifier` that are now those of `SemiSupervisedClassifier`.
-SEMI_SUPERVISED = ("vat", "auxiliary_decoder", "reconstruction_weight")
+_SEMI_SUPERVISED = ("vat", "auxiliary_decoder", "reconstruction_weight")
 
 
 def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -16,7 +16,7 @@ def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[st
         return class_path, dict(arguments)
     if arguments["vat"] is not None:
         return class_path.replace("Classifier", "SemiSupervisedClassifier"), dict(arguments)
-    return class_path, {key: value for key, value in arguments.items() if key not in SEMI_SUPERVISED}
+    return class_path, {key: value for key, value in arguments.items() if key not in _SEMI_SUPERVISED}
 
 
 def renewed_config(config: Any) -> Any:

@@ -153,6 +153,8 @@ class Run:
     def write_config(self, text: str) -> None:
         """Writes `config.yaml`; that of another experiment, which this run goes on from, is kept as `config_N.yaml`."""
         path = self.folder / "config.yaml"
+        if path.is_file() and path.read_bytes() == text.encode():
+            return
         if path.is_file() and Run(self.folder).unlike(yaml.safe_load(text), "fit"):
             path.rename(next(free for n in count() if not (free := path.with_name(f"config_{n}.yaml")).exists()))
         write_text(path, text)

@@ -33,17 +33,17 @@ class ConvInverter(nn.Sequential):
         self, in_channels: int, in_size: int, image_size: int, width: float = 1.0, out_channels: int = 3
     ) -> None:
         check_range("ConvInverter", "[1, inf)", in_channels=in_channels, in_size=in_size, out_channels=out_channels)
-        channels, doublings = scaled(256, width), doublings_between(in_size, image_size)
+        channels, doublings = scaled(256, width), _doublings(in_size, image_size)
         layers: list[nn.Module] = []
         for _ in range(3):
             layers += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.LeakyReLU(SLOPE)]
             in_channels = channels
         if doublings:
-            layers += up_convolutions(channels, doublings, out_channels)
+            layers += _up_convolutions(channels, doublings, out_channels)
         else:
             layers.append(nn.Conv2d(channels, out_channels, 3, padding=1))
         super().__init__(*layers, nn.Sigmoid())
-        initialise(self)
+        _initialise(self)
 
 
 class FullyConnectedInverter(nn.Sequential):
@@ -64,7 +64,7 @@ class FullyConnectedInverter(nn.Sequential):
 
     def __init__(self, in_features: int, image_size: int = 128, width: float = 1.0, out_channels: int = 3) -> None:
         check_range("FullyConnectedInverter", "[1, inf)", in_features=in_features, out_channels=out_channels)
-        channels, doublings = scaled(256, width), doublings_between(4, image_size)
+        channels, doublings = scaled(256, width), _doublings(4, image_size)
         if doublings < 1:
             raise ValueError(
                 f"image_size={image_size} is too small for a FullyConnectedInverter: give it 8, 16, 32 ..."
@@ -74,11 +74,11 @@ class FullyConnectedInverter(nn.Sequential):
             layers += [nn.Linear(in_features, 16 * channels), nn.LeakyReLU(SLOPE)]
             in_features = 16 * channels
         layers.append(nn.Unflatten(1, (channels, 4, 4)))
-        super().__init__(*layers, *up_convolutions(channels, doublings, out_channels), nn.Sigmoid())
-        initialise(self)
+        super().__init__(*layers, *_up_convolutions(channels, doublings, out_channels), nn.Sigmoid())
+        _initialise(self)
 
 
-def doublings_between(size: int, image_size: int) -> int:
+def _doublings(size: int, image_size: int) -> int:
     """How many times a size has to be doubled to become that of the images.
 
     Raises:
@@ -94,7 +94,7 @@ def doublings_between(size: int, image_size: int) -> int:
     return doublings
 
 
-def up_convolutions(channels: int, count: int, out_channels: int) -> list[nn.Module]:
+def _up_convolutions(channels: int, count: int, out_channels: int) -> list[nn.Module]:
     """Transposed convolutions that each double the size and, from the second on, halve the channels.
 
     Args:
@@ -118,7 +118,7 @@ def up_convolution(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1)
 
 
-def initialise(network: nn.Module) -> None:
+def _initialise(network: nn.Module) -> None:
     """Draws the weights as He et al. 2015 (arXiv 1502.01852) do, which keeps the scale of the features; no biases.
 
     The fan-in of an up-convolution is what reaches a pixel of its output: a quarter of the kernel, at stride 2.

@@ -61,6 +61,17 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def by_number(name: str | Path) -> list[str | int]:
+    """A key that sorts names by the numbers in them: `version_2` before `version_10`."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", str(name)))]
+
+
+def kept_checkpoint(run: Path) -> Path:
+    """Where the best checkpoint of a run directory is, or the last one where there was no validation."""
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    return best if best.is_file() else last
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file as `write_atomically` does."""
     write_atomically(path, lambda file: file.write_bytes(text.encode()))

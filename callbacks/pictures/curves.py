@@ -11,8 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from preimage.files import read_metrics
+from preimage.files import by_number, read_metrics
 from preimage.loggers import run_directory
 
 from . import save_picture
@@ -84,6 +85,7 @@ def curves_figure(path: Path) -> Figure | None:
         axes = figure.add_subplot(grid[divmod(number, columns)])
         _plot(axes, lines)
         axes.set(title=metric, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(fontsize="small")
     if gradients:
         axes = figure.add_subplot(grid[rows, :])
@@ -96,6 +98,6 @@ def curves_figure(path: Path) -> Figure | None:
 
 
 def _plot(axes: Axes, lines: Mapping[str, Mapping[float, float]]) -> None:
-    for name, values in sorted(lines.items()):
+    for name, values in sorted(lines.items(), key=lambda line: by_number(line[0])):
         axes.plot(list(values), list(values.values()), marker=".", label=name)
     axes.grid(alpha=0.3)

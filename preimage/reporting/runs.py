@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from preimage.files import DATA_PLACES, read_plain
+from preimage.files import DATA_PLACES, by_number, read_plain
 from preimage.runs import Run, as_list
 
 from .tables import figures
@@ -159,11 +159,7 @@ def _look_below(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 below.clear()  # a run holds no runs, and those of an atlas are rows of its table
             if "label_efficiency.csv" in files and "fits" in below:
                 below.remove("fits")  # so are these
-    return sorted(runs.values(), key=_natural), sorted(tables.values(), key=_natural)
-
-
-def _natural(path: Path) -> list[str | int]:
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", str(path)))]
+    return sorted(runs.values(), key=by_number), sorted(tables.values(), key=by_number)
 
 
 def _figures_of(run: Run) -> dict[str, float]:

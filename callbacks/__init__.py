@@ -16,7 +16,7 @@ from .run.directory import PredictionWriter, RunDirectory
 from .run.gradients import GradientNorms, StopOnNaN
 from .run.knn_probe import KNNProbe
 from .run.progress import ProgressBar
-from .run.scale import EffectiveBatch, ModelMemory
+from .run.scale import EffectiveBatch, ModelMemory, ModelParts
 from .run.speed import ChannelsLast, Compile, CPUPrecision
 from .run.state import Provenance, RunState
 from .run.tuning import BatchSizeSearch, LearningRateSearch

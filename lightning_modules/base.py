@@ -91,7 +91,7 @@ class EncoderModule(LightningModule):
 
     Args:
         encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`.
-        encoder_checkpoint: Checkpoint of the run that trained the encoder; it is looked up from the working
+        encoder_checkpoint: The run that trained the encoder, or a checkpoint of it; it is looked up from the working
             directory, then from `trainer.default_root_dir`. Without one the encoder starts from scratch.
         freeze_encoder: Keep the encoder as it is: in eval mode, without gradients, not in the optimiser.
         cache_codes: Run a frozen encoder once over the images and train on the stored codes; the images must come

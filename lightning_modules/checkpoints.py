@@ -9,6 +9,7 @@ import torch
 from lightning import __version__
 from torch import Tensor, nn
 
+from preimage.files import kept_checkpoint
 from preimage.retired import renewed
 
 from .networks.weights import check_fit, load_plain
@@ -20,11 +21,14 @@ _FLAGS = {"image_size": "data.image_size"}
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a Lightning checkpoint on the CPU, memory-mapped and under `weights_only`; it has a `state_dict`.
 
+    Args:
+        path: The file, or a run directory, of which it is the best one.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, no checkpoint, or holds more than tensors and plain values.
     """
-    path = Path(path)
+    path = kept_checkpoint(Path(path)) if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: train it first, or name the file of another run")
     checkpoint = load_plain(path, mmap=True)

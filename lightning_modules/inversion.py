@@ -42,7 +42,7 @@ class Inversion(Autoencoder):
     Args:
         encoder: Network from images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`; it is frozen.
         decoder: Network from codes to images `(B, C, h, w)` in [0, 1].
-        encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
+        encoder_checkpoint: The run that trained the encoder, or a checkpoint of it; null for an encoder that brings its
             weights along.
         standardize: Give the decoder, or the quantiser before it, codes of mean 0 and standard deviation 1 over all
             values, as measured on training images; features after a ReLU are neither, and a decoder learns from them
@@ -198,7 +198,7 @@ class OptimizationInversion(Inversion):
         lr: Size of a step of Adam, for images in [0, 1].
         variation_weight: Weight of the total variation: the sum of squared differences of neighbours per pixel.
         norm_weight: Weight of the mean of `(2 x - 1) ** 6`, which keeps pixels from the ends of their range.
-        encoder_checkpoint: Checkpoint of the run that trained the encoder; null for an encoder that brings its
+        encoder_checkpoint: The run that trained the encoder, or a checkpoint of it; null for an encoder that brings its
             weights along.
         kwargs: See `EncoderModule`.
     """

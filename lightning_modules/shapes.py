@@ -45,7 +45,8 @@ def check_classes(model: "EncoderModule", data: Any, stage: str) -> None:
         raise ValueError(f"{name} needs labels, and the data has none: give it some, or choose another model")
     if len(names) != model.num_classes:
         raise ValueError(
-            f"the data has {len(names)} classes, model.num_classes={model.num_classes}: set model.num_classes"
+            f"the data has {len(names)} classes, model.num_classes={model.num_classes}: give"
+            f" --model.num_classes {len(names)}"
         )
     for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
         labels: Tensor | None = getattr(getattr(data, f"{split}_set", None), "labels", None)

@@ -32,7 +32,7 @@ commands:
 examples:
   preimage fit --config configs/quickstart.yaml
   preimage fit --config configs/mnist/autoencoder.yaml --data.root DIR --trainer.max_epochs 5
-  preimage test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  preimage test --ckpt_path RUN
   preimage evaluate --ckpt_path RUN RUN
   preimage layers --network alexnet --image_size 224
   preimage predict --network timm/vit_small_patch14_dinov2 --layer norm --tokens cls --data.root DIR

@@ -54,6 +54,9 @@ class Beginning:
         self.command, self.config, self.text, self.held = command, config, text, held
         self.settings = yaml.safe_load(text)
         self.which = config.ckpt_path
+        if self.which not in (None, "last", "best", "auto") and Path(self.which).is_dir():
+            run = Run(self.which)
+            self.which = str(run.checkpoint("last") if command == "fit" else run.kept)
         if self.which is None and command == "fit" and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
             self.which = "auto"
 

@@ -28,6 +28,7 @@ from callbacks import (
     EffectiveBatch,
     LastCheckpoint,
     ModelMemory,
+    ModelParts,
     PredictionWriter,
     ProgressBar,
     Provenance,
@@ -39,7 +40,7 @@ from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import check_start, load_checkpoint
 from preimage.beginning import Beginning, Start, experiment_directory
 from preimage.checks import check_inside
-from preimage.configs import check_class_paths, with_bases
+from preimage.configs import check_class_paths, with_bases, with_run
 from preimage.links import link
 from preimage.locks import PATIENCE
 from preimage.loggers import RunLogger, reporters, run_directory
@@ -91,7 +92,7 @@ class PreimageCLI(LightningCLI):
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_as_flags)
         for message in _IGNORED:
             warnings.filterwarnings("ignore", message)
-        words = [renewed_text(arg) for arg in with_bases(sys.argv[1:] if args is None else args)]
+        words = [renewed_text(arg) for arg in with_bases(with_run(sys.argv[1:] if args is None else args))]
         commands = LightningCLI.subcommands()
         # The options of the others take as long again as those of the one that is asked for.
         asked = {name: commands[name] for name in words[:1] if name in commands} or commands
@@ -209,6 +210,7 @@ class PreimageCLI(LightningCLI):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         named = [self._get(self.config_init, name) for name in (*_ALWAYS_MADE, *ALWAYS_ON)]
         ours = [RunDirectory(self.config_text), RunState(stoppers(self.beginning.settings["trainer"]))]
+        ours += [ModelParts()]
         options = {**config, **kwargs}
         always = settle_trainer(options, [*filter(None, named), *ours])
         try:
@@ -273,7 +275,7 @@ def _as_flags(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning's holds here; what it says of the Trainer's arguments becomes flags."""
     text = record.getMessage()
     record.msg, record.args = re.sub(r"`Trainer\((\w+)=([^)]*)\)`", r"--trainer.\1=\2", text), ()
-    return not re.search("Tip:|Detected KeyboardInterrupt|barebones=True", text)
+    return not re.search("Tip:|Detected KeyboardInterrupt|barebones=True|^Loading `train_", text)
 
 
 def _place_loggers(config: Namespace, run_dir: Path, command: str) -> None:

@@ -5,6 +5,7 @@ import pydoc
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -34,6 +35,18 @@ def with_bases(args: Sequence[str]) -> list[str]:
         else:
             expanded.append(arg)
     return expanded
+
+
+def with_run(args: Sequence[str]) -> list[str]:
+    """Gives a command that asks a run for its figures or codes the config of that run, where it names none itself."""
+    split = [(*arg.partition("=")[::2], following) for arg, following in pairwise([*args, ""])]
+    runs = [Path(value or following) for name, value, following in split if name == "--ckpt_path"]
+    named = any(name == "--model" or re.match("--config$|-c", name) for name, _, _ in split)
+    if args[:1] and args[0] in ("validate", "test", "predict") and runs and not named:
+        config = (runs[-1] if runs[-1].is_dir() else runs[-1].parent.parent) / "config.yaml"
+        if config.is_file():
+            return [args[0], f"--config={config}", *args[1:]]
+    return list(args)
 
 
 def chain(path: Path, varied_by: tuple[Path, ...] = ()) -> list[Path]:

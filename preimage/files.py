@@ -61,6 +61,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def kept_checkpoint(run: Path) -> Path:
+    """Where the best checkpoint of a run directory is, or the last one where there was no validation."""
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    return best if best.is_file() else last
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file as `write_atomically` does."""
     write_atomically(path, lambda file: file.write_bytes(text.encode()))

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from preimage.files import DATA_PLACES, read_metrics, read_plain, write_text
+from preimage.files import DATA_PLACES, kept_checkpoint, read_metrics, read_plain, write_text
 from preimage.locks import locked
 from preimage.retired import renewed_config
 
@@ -76,8 +76,7 @@ class Run:
     @property
     def kept(self) -> Path:
         """The chosen checkpoint, else the best one, or the last one where there was no validation."""
-        best = self.checkpoint("best")
-        return self.chosen or (best if best.is_file() else self.checkpoint("last"))
+        return self.chosen or kept_checkpoint(self.folder)
 
     @property
     def keeps_none(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -75,8 +75,12 @@ def settle_trainer(options: dict[str, Any], ours: list[Callback]) -> list[Callba
     if barebones or options["enable_progress_bar"] is False:
         unwanted.append(ProgressBar)
     options["callbacks"] = [callback for callback in users if not isinstance(callback, tuple(unwanted))]
-    if any(isinstance(callback, ProgressBar) for callback in options["callbacks"]):
-        unwanted.append(ProgressBar)  # in favour of the user's
+    for kind in (ProgressBar, ModelSummary):
+        if any(isinstance(callback, kind) for callback in options["callbacks"]):
+            unwanted.append(kind)  # in favour of the user's
+    if options["enable_model_summary"] is False:
+        unwanted.append(ModelSummary)
+    options["enable_model_summary"] = False  # which would add Lightning's
     return [callback for callback in ours if not isinstance(callback, tuple(unwanted))]
 
 

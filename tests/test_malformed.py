@@ -109,7 +109,7 @@ def test_configs(
 FLAGS = [
     (["--config", "."], 2, "."),
     (["--ckpt_path", "nowhere.ckpt"], 1, "nowhere.ckpt"),
-    (["--ckpt_path", "."], 1, "no checkpoint at ."),
+    (["--ckpt_path", "."], 1, "no checkpoint at checkpoints/last.ckpt"),
     (["--ckpt_path", "text.ckpt"], 1, "text.ckpt is truncated or no checkpoint"),
     (["--ckpt_path", "tensor.ckpt"], 1, "tensor.ckpt is no Lightning checkpoint"),
     (["--ckpt_path", "last"], 1, "--ckpt_path last"),

@@ -44,7 +44,7 @@ class ConfusionMatrix(Picture):
 
 
 def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:
-    """Plots a confusion matrix, with the counts in its cells up to 20 classes.
+    """Plots a confusion matrix, with the counts in its cells up to 20 classes, and beyond with a scale of the shares.
 
     Args:
         counts: Counts `(classes, classes)`, rows are true classes.
@@ -54,11 +54,13 @@ def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=90, fontsize=8)
-    axes.set_yticks(ticks, names, fontsize=8)
+    shaded = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks, points = range(len(names)), min(8.0, 50 * size / len(names))  # a name is no higher than its row
+    axes.set_xticks(ticks, names, rotation=90, fontsize=points)
+    axes.set_yticks(ticks, names, fontsize=points)
     axes.set(xlabel="predicted", ylabel="true")
+    if len(names) > 20:
+        figure.colorbar(shaded, label="share of the true class", shrink=0.5, aspect=40)
     for (row, column), count in np.ndenumerate(counts) if len(names) <= 20 else ():
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from preimage.files import natural, read_metrics
 from preimage.loggers import run_directory
@@ -84,6 +85,7 @@ def curves_figure(path: Path) -> Figure | None:
         axes = figure.add_subplot(grid[divmod(number, columns)])
         _plot(axes, lines)
         axes.set(title=metric, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(fontsize="small")
     if gradients:
         axes = figure.add_subplot(grid[rows, :])

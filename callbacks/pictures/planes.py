@@ -13,6 +13,8 @@ from preimage.checks import check_range
 from . import Picture, decode, drawn_names
 from .grids import image_grid
 
+_MARKERS = "o^sDvP"  # each for ten classes, which have a colour each
+
 
 class CodePlane(Picture):
     """Decodes a grid of codes: all of a two-dimensional code space, of a larger one the plane of two principal axes.
@@ -90,10 +92,13 @@ class LatentProjection(Picture):
         for label in labels.unique().tolist():
             name, color = (names[label], f"C{label % 10}") if label >= 0 else ("unlabelled", "gray")
             across, up = points[labels == label].T
-            axes.scatter(across, up, s=6, color=color, label=name)
-        if len(labels.unique()) <= 20 and (labels >= 0).any():
-            axes.legend(markerscale=3, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-        axes.set(title=f"codes of {count} images, {self.method.upper()}", xticks=[], yticks=[])
+            axes.scatter(across, up, s=9, color=color, marker=_MARKERS[label // 10 % len(_MARKERS)], label=name)
+        classes, of = int((labels.unique() >= 0).sum()), ""
+        if classes > 20:
+            of = f" of {classes} classes, several to a colour"
+        elif classes:
+            axes.legend(markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set(title=f"codes of {count} images{of}, {self.method.upper()}", xticks=[], yticks=[])
         return figure
 
     def _project(self, codes: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 import math
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
@@ -39,6 +41,25 @@ class ModelMemory(Callback):
                 " for example by the width of its networks, or a machine with more memory"
             )
         rank_zero_info(f"memory: {text}, of {there / 1e9:.2f} GB; the feature maps of a batch come on top")
+
+
+class ModelParts(ModelSummary):
+    """Says how many parameters each part of a model has and how many of them train, in place of Lightning's summary."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the lines, from rank 0."""
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for name, parameter in pl_module.named_parameters():
+            for part in (name.partition(".")[0], ""):
+                counts[part][0] += parameter.numel()
+                counts[part][1] += parameter.numel() * parameter.requires_grad
+        counts["in all"] = counts.pop("")
+        rows = [["part", "class", "parameters", "trained"]]
+        for part, numbers in counts.items():
+            rows.append([part, type(getattr(pl_module, part, pl_module)).__name__, *(f"{n:,}" for n in numbers)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(map(str.format, ("{:{}}", "{:{}}", "{:>{}}", "{:>{}}"), row, widths)) for row in rows)
+        rank_zero_info("\n".join(lines))
 
 
 class EffectiveBatch(Callback):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preimage.errors import CommandParser, at_least
+from preimage.files import kept_checkpoint
 
 
 def _labels(text: str) -> str:
@@ -32,7 +33,8 @@ def main(args: Sequence[str]) -> None:
     add("--steps", type=at_least(1), default=1500, help=steps)
     add("--out", type=Path, default=Path("runs/label_efficiency"), help="folder of the table and fits")
     options, rest = parser.parse_known_args(args)
-    options.encoder_checkpoint = options.encoder_checkpoint or Path(checkpoint.replace("DATASET", options.dataset))
+    path = options.encoder_checkpoint or Path(checkpoint.replace("DATASET", options.dataset))
+    options.encoder_checkpoint = kept_checkpoint(path) if path.is_dir() else path
     from preimage.evaluation.label_efficiency import measure_label_efficiency
 
     measure_label_efficiency(options, rest)

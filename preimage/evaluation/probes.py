@@ -102,6 +102,7 @@ def probe_accuracy(settings: Sequence[Any], train: Codes, test: Codes, val: Code
     codes, labels = (part.numpy() for part in train)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are limited on purpose
+        warnings.filterwarnings("ignore", "The number of unique classes")  # few labels of many classes are, too
         probes = [setting.fit(codes, labels) for setting in settings]
     chosen = probes[0]
     if val:

@@ -122,7 +122,7 @@ def error_figure(errors: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def rate_figures(groups: Sequence[Group]) -> list[Figure]:
     """Plots the squared error against the bits of a code, both logarithmic: a figure per data set.
 

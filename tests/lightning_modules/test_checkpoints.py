@@ -55,6 +55,15 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "path.ckpt")
 
 
+def test_a_run_directory_is_its_best_checkpoint_or_its_last(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*checkpoints/last\.ckpt"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("last", "best"):
+        torch.save({"state_dict": {}, "epoch": name}, tmp_path / f"checkpoints/{name}.ckpt")
+        assert load_checkpoint(tmp_path)["epoch"] == name
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a run of one epoch."""

@@ -71,15 +71,18 @@ def test_saved_config_serves_every_command_and_results_stay_with_the_run(run: Ru
         run("fit", *QUICK, "--model.encoder.latent_dim", 5, "--model.decoder.latent_dim", 5) / "quickstart/version_0"
     )
     config = (run_dir / "config.yaml").read_text()
-    for command in ("validate", "test", "predict"):
-        run(command, "--config", run_dir / "config.yaml", "--ckpt_path", run_dir / "checkpoints/best.ckpt")
+    best = run_dir / "checkpoints/best.ckpt"
+    run("validate", "--config", run_dir / "config.yaml", "--ckpt_path", best)
+    run("test", "--ckpt_path", run_dir)  # a run says what it is
+    run("predict", f"--ckpt_path={best}")
     assert [path.name for path in run_dir.parent.iterdir()] == ["version_0"]
     assert (run_dir / "config.yaml").read_text() == config
     assert len(values(run_dir, "test/mse")) == 1
     predictions = np.load(run_dir / "predictions.npz")
     assert predictions["code"].shape == (1000, 5)
     assert predictions["reconstruction"].shape == (1000, 1, 28, 28)
-    run("fit", "--config", run_dir / "config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    run("fit", "--config", run_dir / "config.yaml", "--ckpt_path", run_dir, "--trainer.max_epochs", 2)
+    assert len(values(run_dir, "val/loss")) == 3  # one of them of the validation, and so the fit has gone on
     run("fit", "--config", run_dir / "config.yaml")  # trains anew, and does not resume again
     assert torch.load(run_dir.parent / "version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 

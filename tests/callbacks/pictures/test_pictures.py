@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from matplotlib.collections import PathCollection
 from PIL import Image
 from torch import Tensor
 
@@ -79,6 +81,7 @@ def test_curves_show_every_metric_of_training_and_validation(tmp_path: Path) -> 
     assert set(panels) == {"loss", "psnr"}
     lines: dict[str, Any] = {str(line.get_label()): line.get_ydata() for line in panels["loss"].get_lines()}
     assert {name: list(values) for name, values in lines.items()} == {"train": [3, 2, 1], "val": [4, 3, 2]}
+    assert all(tick == round(tick) for tick in panels["loss"].get_xticks())  # there is no epoch 0.5
 
 
 def test_a_legend_of_many_curves_covers_none(tmp_path: Path) -> None:
@@ -95,6 +98,7 @@ def test_a_legend_of_many_curves_covers_none(tmp_path: Path) -> None:
     assert legend is not None
     assert [text.get_text() for text in legend.texts] == [f"encoder.{group}" for group in range(14)]  # 2 before 10
     box = legend.get_window_extent()
+    assert [text.get_text() for text in legend.texts] == [f"encoder.{group}" for group in range(14)]
     assert len(legend.texts) == len({(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}) == 14
     assert not box.overlaps(axes.get_window_extent())
     assert not box.overlaps(axes.title.get_window_extent())
@@ -120,6 +124,29 @@ def test_latent_projection_plots_every_class(tmp_path: Path, method: Any) -> Non
     assert len(figure.axes[0].collections) == 10
 
 
+@pytest.mark.parametrize("classes", [20, 45])
+def test_classes_that_a_map_names_can_be_told_apart(tmp_path: Path, classes: int) -> None:
+    data, model = MNISTDataModule(), Autoencoder(MNISTEncoder(), MNISTDecoder())
+    data.setup("test")
+    data.test_set.labels = torch.arange(len(data.test_set)) % classes
+    data.class_names = [f"species {label}" for label in range(classes)]
+    projection = LatentProjection(count=180)
+    run = trainer(tmp_path, callbacks=[projection], logger=RunLogger(tmp_path), limit_test_batches=1.0)
+    run.test(model, data, verbose=False)
+    figure = projection.draw(run, model)
+    assert figure is not None
+    (axes,) = figure.axes
+    dots = [dot for dot in axes.collections if isinstance(dot, PathCollection)]
+    looks = {str((dot.get_facecolor(), dot.get_paths()[0].vertices)) for dot in dots}
+    assert len(looks) == classes
+    legend, title = axes.get_legend(), axes.get_title()
+    assert (legend is None, title) == (
+        (False, "codes of 180 images, PCA")
+        if classes == 20
+        else (True, "codes of 180 images of 45 classes, several to a colour, PCA")
+    )
+
+
 def test_confusion_matrix_is_drawn_and_its_counts_saved(tmp_path: Path) -> None:
     data, model = MNISTDataModule(), Classifier(MNISTEncoder(), MLPHead())
     run = trainer(tmp_path, callbacks=[ConfusionMatrix()], logger=RunLogger(tmp_path))
@@ -130,6 +157,15 @@ def test_confusion_matrix_is_drawn_and_its_counts_saved(tmp_path: Path) -> None:
     assert (tmp_path / "images/confusion/test.png").is_file()
     figure = confusion_figure(counts, data.class_names)
     assert [text.get_text() for text in figure.axes[0].texts[:10]] == [str(count) for count in counts[0]]
+
+
+@pytest.mark.parametrize("classes", [3, 20, 60, 200])
+def test_names_of_classes_lie_apart(classes: int) -> None:
+    figure = confusion_figure(np.eye(classes, dtype=np.int64), [f"species of butterflies {n}" for n in range(classes)])
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
+    assert [axes.get_ylabel() for axes in figure.axes[1:]] == ["share of the true class"] * (classes > 20)
 
 
 def test_a_picture_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:

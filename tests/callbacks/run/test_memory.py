@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
+from callbacks import ModelParts
 from callbacks.run import scale
 from callbacks.run.scale import training_memory
 from datamodules import MNISTDataModule
@@ -38,6 +40,31 @@ def test_it_is_said_at_every_fit(run: Run, caplog: pytest.LogCaptureFixture) -> 
         run("fit", *QUICK)
     (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory: ")]
     assert "0.1 M parameters take 0.00 GB with their gradients and two moments (Adam)" in line
+
+
+def test_the_parts_of_a_model_are_counted(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run("fit", *QUICK, "--trainer.enable_model_summary=true", "--model.encoder.latent_dim=3")
+    texts = [record.getMessage() for record in caplog.records]
+    (text,) = [text for text in texts if text.startswith("part")]
+    encoder, decoder = (sum(p.numel() for p in net.parameters()) for net in (MNISTEncoder(3), MNISTDecoder(3)))
+    assert [line.split() for line in text.splitlines()] == [
+        ["part", "class", "parameters", "trained"],
+        ["encoder", "MNISTEncoder", *[f"{encoder:,}"] * 2],
+        ["decoder", "MNISTDecoder", *[f"{decoder:,}"] * 2],
+        ["in", "all", "Autoencoder", *[f"{encoder + decoder:,}"] * 2],
+    ]
+    assert not [text for text in texts if "FLOP" in text or "model summary" in text]
+
+
+def test_what_is_frozen_is_not_counted_as_trained(caplog: pytest.LogCaptureFixture) -> None:
+    model = Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint=None)
+    model.scale = nn.Parameter(torch.ones(7))
+    with caplog.at_level("INFO"):
+        ModelParts().on_fit_start(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), model)
+    rows = {line.split("  ")[0]: line.split()[-2:] for line in caplog.messages[-1].splitlines()}
+    encoder, decoder = (f"{sum(p.numel() for p in net.parameters()):,}" for net in (model.encoder, model.decoder))
+    assert (rows["encoder"], rows["decoder"], rows["scale"]) == ([encoder, "0"], [decoder, decoder], ["7", "7"])
 
 
 def test_a_model_that_does_not_fit_is_refused_before_a_run_is_made(

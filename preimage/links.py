@@ -134,7 +134,9 @@ def _options(config: Namespace, names: list[str], files: list[Any], flags: list[
     """The arguments of a name in a configuration: none, one, or one for each augmentation."""
     *path, key = names
     entries = _get(config, path)
-    places = [[*path, index] for index in range(len(entries))] if isinstance(entries, list) else [path]
+    places: list[list[str | int]] = (
+        [[*path, index] for index in range(len(entries))] if isinstance(entries, list) else [[*path]]
+    )
     for place in places:
         part = _get(config, place)
         class_path = part.get("class_path") if isinstance(part, Namespace) else None

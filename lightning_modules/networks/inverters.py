@@ -43,7 +43,7 @@ class ConvInverter(nn.Sequential):
         else:
             layers.append(nn.Conv2d(channels, out_channels, 3, padding=1))
         super().__init__(*layers, nn.Sigmoid())
-        _initialise(self)
+        initialise(self)
 
 
 class FullyConnectedInverter(nn.Sequential):
@@ -75,7 +75,7 @@ class FullyConnectedInverter(nn.Sequential):
             in_features = 16 * channels
         layers.append(nn.Unflatten(1, (channels, 4, 4)))
         super().__init__(*layers, *_up_convolutions(channels, doublings, out_channels), nn.Sigmoid())
-        _initialise(self)
+        initialise(self)
 
 
 def _doublings(size: int, image_size: int) -> int:
@@ -118,7 +118,7 @@ def up_convolution(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(in_channels, out_channels, 5, stride=2, padding=2, output_padding=1)
 
 
-def _initialise(network: nn.Module) -> None:
+def initialise(network: nn.Module) -> None:
     """Draws the weights as He et al. 2015 (arXiv 1502.01852) do, which keeps the scale of the features; no biases.
 
     The fan-in of an up-convolution is what reaches a pixel of its output: a quarter of the kernel, at stride 2.

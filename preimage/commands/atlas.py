@@ -55,6 +55,7 @@ def main(args: Sequence[str]) -> None:
     add("--labels_per_class", type=at_least(1), nargs="*", default=[5], help="of the probe on few labels (5)")
     add("--images", type=at_least(1), default=4, help="test images in the figure (4)")
     add("--out", type=Path, help="folder of the atlas, by default runs/atlas/NETWORK")
+    add("--wandb", metavar="PROJECT", help="also log table, pictures and plane to W&B; without an account, offline")
     add("--jobs", type=at_least(1), default=1, help="processes that work side by side (1)")
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # one of these
     options, rest = parser.parse_known_args(args)

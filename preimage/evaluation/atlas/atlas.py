@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from preimage.files import write_json
-from preimage.reporting.atlas import draw
+from preimage.reporting.atlas import draw, log_atlas
 from preimage.runs import claimed
 
 from ..runs import left_to_others
@@ -43,6 +43,8 @@ def draw_atlas(options: argparse.Namespace, rest: list[str]) -> None:
     if not options.worker:
         write_tables(plan)
         print((options.out / "atlas.md").read_text(), options.out / "atlas.csv", *draw(options.out), sep="\n")
+        if options.wandb:
+            log_atlas(options.out, options.wandb)
 
 
 def _work(plan: Plan) -> None:

@@ -36,5 +36,5 @@ def test_the_weights_fit_what_the_validation_images_are_like() -> None:
     assert len(tried) == len(figures)
     default.steps = 60
     assert tried[10.0, 0.1, 60] == psnr(default, pictures(0, True))
-    best = max((key for key in tried if key[2] == 150), key=lambda key: tried[key])
-    assert best[:2] == (smooth.variation_weight, smooth.norm_weight)
+    chosen = max((key for key in tried if key[2] == 150), key=lambda key: tried[key])
+    assert chosen[:2] == (smooth.variation_weight, smooth.norm_weight)

@@ -20,7 +20,10 @@ from .perceptual import Perceptual
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
 _STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
-_PATIENCE, _TOLERANCE = 100, 1e-3  # a search ends where for so many steps nothing improved on the best by such a share
+_PATIENCE, _TOLERANCE = (
+    500,
+    1e-3,
+)  # a search ends where for so many steps nothing was better than the best by such a share
 
 
 class Inversion(Autoencoder):
@@ -186,7 +189,7 @@ class OptimizationInversion(Inversion):
 
     It minimises the squared distance of the codes, relative to the given one, plus the total variation of the image and
     the sixth power of its distance from gray (arXiv 1412.0035; Adam takes the place of momentum), until a batch's sum
-    of this has not improved by a thousandth for 100 steps. There is nothing to `fit`: `preimage test` measures it, and
+    of this has not improved by a thousandth for 500 steps. There is nothing to `fit`: `preimage test` measures it, and
     the reconstructions are images in [0, 1] as those of a decoder. The best weights are other ones for each layer:
     `tuned_search` chooses them on validation images.
 
@@ -246,6 +249,7 @@ class OptimizationInversion(Inversion):
                 objective.backward()
                 optimizer.step()
                 images.data.clamp_(0, 1)
+                # Adam's unrest keeps the sum flat for a while where the image still gets better: hence the patience.
                 if objective < (1 - _TOLERANCE) * least:
                     least, latest = objective.item(), step
                 elif step - latest == _PATIENCE:

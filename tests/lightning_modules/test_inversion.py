@@ -124,7 +124,7 @@ def test_optimisation_ends_where_it_no_longer_improves(monkeypatch: pytest.Monke
         return float(search._objective(images, code).sum()), taken
 
     end, taken = searched(5000)
-    assert 100 < taken < 2000
+    assert 500 < taken < 3000
     early, few = searched(20)
     assert few == 20 and early > 1.1 * end
     monkeypatch.setattr("lightning_modules.inversion._PATIENCE", 5000)

@@ -326,10 +326,37 @@ def test_curves_and_few_labels_are_those_of_the_runs(trained: Path) -> None:
     assert list(np.asarray(line.get_ydata())) == pytest.approx([60, 35, 30])  # 60 % and 70 % right on 100 labels
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the path")
+def said(folder: Path, script: str) -> list[str]:
+    """What a script at the end of a page posts from a frame that is as narrow as a phone."""
+    if CHROMIUM is None:
+        pytest.skip("needs a chromium on the path")
+    script += """
+    const frame = document.documentElement;
+    said.push(`width ${innerWidth} beyond ${frame.scrollWidth - frame.clientWidth}`);
+    parent.postMessage(said.join(";"), "*");"""
+    page = (folder / "index.html").read_text().replace("</body>", f"<script>{script}</script></body>")
+    (folder / "page.html").write_text(page)
+    # A window is 500 pixels wide at least.
+    frame = '<iframe src="page.html" width="375" height="700" style="border: 0"></iframe><script>'
+    frame += 'addEventListener("message", (event) => { document.title = event.data; });</script>'
+    (folder / "frame.html").write_text(frame)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=5000",
+    ]
+    command = [CHROMIUM, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    done = subprocess.run([*command, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search("<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert found is not None, done.stderr[-2000:]
+    return found[1].split(";")
+
+
 def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path) -> None:
     write_report([trained], tmp_path, "Title")
-    check = """<script>
+    check = """
     const table = document.querySelector("table.sortable"), said = [];
     const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].innerText.trim()).join();
     const button = [...table.querySelectorAll("th button")].find(each => each.innerText.startsWith("PSNR"));
@@ -340,35 +367,30 @@ def test_the_page_fits_a_phone_and_its_tables_sort(trained: Path, tmp_path: Path
     seeds.focus(); seeds.click();
     said.push(document.activeElement === seeds, sorted());
     const box = document.querySelector(".scroll");
-    said.push(`boxes scroll ${box.scrollWidth > box.clientWidth}`);
-    const frame = document.documentElement;
-    said.push(`width ${innerWidth} beyond ${frame.scrollWidth - frame.clientWidth}`);
-    parent.postMessage(said.join(";"), "*");
-    </script></body>"""
-    page = (tmp_path / "index.html").read_text().replace("</body>", check)
-    (tmp_path / "page.html").write_text(page)
-    # A window is 500 pixels wide at least; a frame is as narrow as a phone.
-    frame = '<iframe src="page.html" width="375" height="700" style="border: 0"></iframe><script>'
-    frame += 'addEventListener("message", (event) => { document.title = event.data; });</script>'
-    (tmp_path / "frame.html").write_text(frame)
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--allow-file-access-from-files",
-        "--virtual-time-budget=5000",
-    ]
-    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run([*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120)
-    found = re.search("<title>(.*?)</title>", done.stdout)
-    assert found is not None, done.stderr[-2000:]
-    up, down, focus, other, scroll, width = found[1].split(";")
+    said.push(`boxes scroll ${box.scrollWidth > box.clientWidth}`);"""
+    up, down, focus, other, scroll, width = said(tmp_path, check)
     assert up == "ascending:quickstart,classifier"  # an empty cell is last either way
     assert down == "descending:quickstart,classifier"
     assert focus == "true"
     assert other == "none:classifier,quickstart"
     assert scroll == "boxes scroll true"
     assert width == "width 375 beyond 0"
+
+
+def test_a_point_of_an_atlas_tells_its_figures_to_the_keyboard(atlas: Path, tmp_path: Path) -> None:
+    write_report([atlas], tmp_path, "Title")
+    check = """
+    const said = [], point = document.getElementById("plane-0-all-row-4");
+    point.focus();
+    const box = tip.getBoundingClientRect();
+    said.push(tip.hidden, tip.textContent.split("\\n")[0], box.left >= 0 && box.right <= innerWidth);
+    dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+    said.push(tip.hidden, point.tabIndex, document.getElementById("depth-0-linear-row-4").tabIndex);"""
+    assert said(tmp_path, check) == [
+        *("false", "net (random), conv.2", "true"),
+        *("true", "0", "-1"),
+        "width 375 beyond 0",
+    ]
 
 
 def test_a_report_of_damaged_tables_and_numbers_is_written_all_the_same(

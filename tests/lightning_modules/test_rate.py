@@ -77,7 +77,7 @@ def test_an_inversion_reads_levels_and_measures_the_features_before_them(tmp_pat
     quantizer = FSQ(12, levels=3, features=7)
     model = Inversion(MNISTEncoder(), MNISTDecoder(7), None, True, quantizer=quantizer, cache_codes=cached)
     data = MNISTDataModule(num_labels=100, cache_dir=str(tmp_path))
-    before = quantizer.project.weight.clone()  # type: ignore[union-attr,operator]
+    before = quantizer.project.weight.clone()  # type: ignore[operator]
     run = trainer(tmp_path, max_epochs=1)
     run.fit(model, data)
     assert not torch.equal(before, quantizer.project.weight)  # type: ignore[arg-type]  # learned behind a frozen encoder

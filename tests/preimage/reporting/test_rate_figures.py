@@ -38,7 +38,7 @@ def drawn(figure: Figure) -> dict[str, tuple[list[tuple[float, float]], list[tup
     """All points of each system, and those of its line."""
     (axes,) = figure.axes
     return {
-        str(line.get_label()): ([tuple(p) for p in dots.get_offsets()], [tuple(p) for p in line.get_xydata()])  # type: ignore[union-attr,arg-type,misc]
+        str(line.get_label()): ([tuple(p) for p in dots.get_offsets()], [tuple(p) for p in line.get_xydata()])  # type: ignore[union-attr,arg-type]
         for line, dots in zip(axes.lines, axes.collections, strict=True)
     }
 

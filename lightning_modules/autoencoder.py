@@ -102,7 +102,7 @@ class Autoencoder(EncoderModule):
         """Adds codes `(B, ...)` to what is measured of their bits."""
         if split == "test" or (split == "val" and self.quantizer is not None):
             indices = {} if self.quantizer is None else {"indices": self.quantizer.indices(code)}
-            bits = torch.tensor(self.bits_per_image(code))
+            bits = torch.tensor(self.bits_per_image(code), dtype=torch.float32)  # also in bf16-true
             getattr(self, f"{split}_rate").update(weight=len(code), bits=bits, **indices)
 
     def _predict(self, batch: Batch) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ class FSQ(nn.Module):
     def __init__(self, in_features: int = 12, levels: int = 8, features: int | None = None) -> None:
         super().__init__()
         check_range("FSQ", "[1, inf)", in_features=in_features, features=features)
-        check_range("FSQ", "[2, 32767]", levels=levels)  # the metrics keep them as int16
+        check_range("FSQ", "[2, 65536]", levels=levels)
         self.levels = levels
         self.project = nn.Identity() if features is None else nn.Linear(in_features, features)
         self.normalize = nn.BatchNorm1d(features or in_features, affine=False)

@@ -71,7 +71,7 @@ def test_without_its_package_it_says_what_to_install(fails: Fails, monkeypatch: 
 
 
 def test_levels_that_there_are_not_are_refused(fails: Fails, tmp_path: Path) -> None:
-    assert "FSQ.levels=1 must be in [2, 32767]" in fails(
+    assert "FSQ.levels=1 must be in [2, 65536]" in fails(
         "fit", *QUICK, "--model.quantizer=FSQ", "--model.quantizer.levels=1"
     )
     line = fails("fit", *QUICK, "--model.quantizer=FSQ", "--model.quantizer.features=5")

@@ -1,4 +1,5 @@
 """LightningDataModules: every one yields batches of the kind `Batch`, images as floats in [0, 1] `(B, C, H, W)`."""
+# ruff: noqa: F401
 
 from .augmentation import PerImageAffine
 from .image_folder import ImageFolderDataModule
@@ -6,10 +7,4 @@ from .in_memory import InMemoryDataModule
 from .mnist import MNISTDataModule
 from .tiny_imagenet import TinyImageNetDataModule
 
-__all__ = [
-    "ImageFolderDataModule",
-    "InMemoryDataModule",
-    "MNISTDataModule",
-    "PerImageAffine",
-    "TinyImageNetDataModule",
-]
+__all__ = [name for name in dir() if name[0].isupper()]

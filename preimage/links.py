@@ -133,11 +133,7 @@ def _with_parts(content: Any, folder: Path) -> Any:
 def _options(config: Namespace, names: list[str], files: list[Any], flags: list[Any]) -> Iterator[_Option]:
     """The arguments of a name in a configuration: none, one, or one for each augmentation."""
     *path, key = names
-    entries = _get(config, path)
-    places: list[list[str | int]] = (
-        [[*path, index] for index in range(len(entries))] if isinstance(entries, list) else [[*path]]
-    )
-    for place in places:
+    for place in _places(config, path):
         part = _get(config, place)
         class_path = part.get("class_path") if isinstance(part, Namespace) else None
         kind = pydoc.locate(class_path) if isinstance(class_path, str) else None
@@ -150,6 +146,12 @@ def _options(config: Namespace, names: list[str], files: list[Any], flags: list[
             yield _Option(arguments, key, value, in_files if rank else None, rank)
         elif (value := _number(getattr(kind, key, None))) is not None:
             yield _Option(Namespace(), key, value, None, 1)
+
+
+def _places(config: Namespace, path: list[str]) -> list[list[str | int]]:
+    """The places of a class: its path, and of a list one for each entry."""
+    part = _get(config, path)
+    return [[*path, index] for index in range(len(part))] if isinstance(part, list) else [[*path]]
 
 
 def _get(part: Any, place: Sequence[str | int]) -> Any:

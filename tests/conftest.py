@@ -36,14 +36,16 @@ QUICK += ["--trainer.enable_model_summary", "false", "--trainer.limit_train_batc
 PLAIN = [*QUICK, "--trainer.callbacks", "null"]  # draws nothing, where pictures don't matter
 
 
-@pytest.fixture(scope="session", autouse=True)
-def command_line() -> None:
-    """Imports it before a test captures the stderr to which Lightning's log would go from then on."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Imports what takes seconds, but for the process that shares out the tests, before pytest takes over the logs."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
     import torch
 
     from preimage import cli  # noqa: F401
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +89,6 @@ def fork(work: Callable[[], Any], said: Path | None = None) -> Any:
 
     def child() -> None:
         sys.argv = ["preimage"]
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which workers of pytest ignore
         if said is not None:
             sys.stdout = sys.stderr = said.open("w", buffering=1)
             for handler in logging.getLogger("lightning.pytorch").handlers:

@@ -204,7 +204,7 @@ TREES = [
     (folder(labels_dot_csv=b"filename,label\n../../1.png,x\n"), FOLDER, "row 2: ../../1.png leaves the folder"),
     (folder(labels_dot_csv=b'filename,label\na/1.png,"' + b"x" * 200_000), FOLDER, "field larger than field limit"),
     (folder(), partial(FOLDER, val_fraction=1.5), "data.val_fraction=1.5"),
-    (folder(), partial(FOLDER, image_size=0), "image_size must be"),
+    (folder(), partial(FOLDER, image_size=0), "data.image_size=0 must be at least 1"),
     (folder(), TINY, "no images of Tiny ImageNet in data"),
     (archive, FOLDER, "../a.png leaves the archive"),
     (half_an_archive, FOLDER, "data is no folder and no whole zip file"),

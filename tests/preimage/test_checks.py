@@ -174,7 +174,6 @@ FLAGS = [
 @pytest.mark.parametrize(("name", "value"), FLAGS)
 def test_flags(fails: Fails, name: str, value: object) -> None:
     line = fails("fit", *QUICK, f"--{name}={value}")
-    assert f"{name.removeprefix('model.')}={value} must be" in line.replace("=inf", "=.inf").replace(
-        "=nan", "=.nan"
-    ) or ("learning rate: nan" in line or "every_n_epochs=0 leaves nothing to save" in line)
+    said = [f"{name.removeprefix('model.')}={str(value).lstrip('.')} must be", "learning rate: nan"]
+    assert any(text in line for text in [*said, "every_n_epochs=0 leaves nothing to save"])
     assert "Exception" not in line

@@ -43,6 +43,10 @@ FAMILIES = {
     "fasterrcnn_resnet50_fpn": ("fpn.layer_blocks.0", (256, 56, 56), "map"),
     "ssd300_vgg16": ("features", (512, 38, 38), "map"),
 }
+#: Large ones with a sibling that is listed by the same code.
+TWINS = {"timm/vit_base_patch16_siglip_224", "timm/vit_base_patch16_224.mae", "timm/vit_base_patch32_clip_224.openai"}
+TWINS |= {"timm/hiera_tiny_224", "ssd300_vgg16"}
+HEAVY = pytest.mark.slow
 
 
 def test_a_network_whose_weights_are_not_installed_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +90,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=HEAVY if name in TWINS else ()) for name in FAMILIES])
 def test_layers_of_every_family_are_listed(name: str) -> None:
     library(name)
     layer, shape, kind = FAMILIES[name]

@@ -169,6 +169,7 @@ def test_names_of_classes_lie_apart(classes: int) -> None:
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
+    assert figure.axes[0].get_window_extent().width > 90 * max(4, min(classes, 40) / 2)  # whatever the names take
     assert [axes.get_ylabel() for axes in figure.axes[1:]] == ["share of the true class"] * (classes > 20)
 
 

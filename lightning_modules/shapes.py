@@ -113,7 +113,8 @@ def _call(part: nn.Module, inputs: Tensor, misfit: str) -> Any:
         return functional_call(part, {name: value.to("meta") for name, value in state.items()}, (inputs,))
     except Exception as error:  # whatever a network may raise
         reason = str(error).strip().split("\n")[0][:160]
-        raise ValueError(f"{misfit} ({reason}): make the two agree") from error
+        cure = "" if isinstance(error, ValueError) else ": make the two agree"  # ours say what to do
+        raise ValueError(f"{misfit} ({reason}){cure}") from error
 
 
 def _describe(model: "EncoderModule", name: str) -> str:

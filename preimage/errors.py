@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import re
 from collections.abc import Callable
 from traceback import walk_tb
@@ -17,6 +18,13 @@ _HINTS = {
     "per-parameter options": "leave out model.encoder_lr, which makes a second group",
     "can't allocate memory": "a size of the model is too large for this machine",
 }
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: What to do where a file cannot be written.
+_CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": make room on the disk, and start again") | dict.fromkeys(
+    _FORBIDDEN,
+    ": take a folder that you may write to, for runs by trainer.default_root_dir, for caches by data.cache_dir",
+)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -65,8 +73,9 @@ def explain(error: Exception) -> str:
     text = re.sub(r" HINT: Did you call `log\(.*`LightningModule`\?", "", text)  # it is not the user who would
     text = re.sub(r"`Trainer\(([^)]*)\)`", lambda call: "--trainer." + call[1].replace(", ", " --trainer."), text)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{error.filename}: {error.strerror}{': make room on the disk, and start again' if full else ''}"
+        there = os.path.exists(error.filename) and not os.path.isdir(error.filename)  # and so it was to be read
+        cure = "" if there and error.errno in _FORBIDDEN else _CURES.get(error.errno or 0, "")
+        return f"{error.filename}: {error.strerror}{cure}"
     for part, hint in _HINTS.items():
         if part in text:
             return f"{text}: {hint}"

@@ -66,8 +66,10 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the experiment: the configuration's, else that of the folder above."""
-        return str(self.config.get("name") or self.folder.resolve().parent.name)
+        """Name of the experiment: the configuration's, else that of the folder above; random weights are in both."""
+        name = str(self.config.get("name") or self.folder.resolve().parent.name)
+        random = _encoder_arguments(self.config).get("weights") == "random"
+        return name.removesuffix("_random") + "_random" if random else name
 
     def checkpoint(self, name: str) -> Path:
         """Where the checkpoint `last` or `best` is, if there is one."""
@@ -182,6 +184,13 @@ def _callbacks(trainer: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(str(part.get("class_path", "")), part) for part in parts if isinstance(part, dict)]
 
 
+def _encoder_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    part: Any = config
+    for key in ("model", "init_args", "encoder", "init_args"):
+        part = part.get(key) if isinstance(part, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
 def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The options that make an experiment what it is."""
     parts = {key: value for key, value in deepcopy(dict(config)).items() if key in _EXPERIMENT}
@@ -192,8 +201,7 @@ def _compared(config: Mapping[str, Any], command: str) -> dict[str, Any]:
         for key in path:
             part = (part.get(key) or {}).get("init_args") or {}
         part.pop(option, None)
-    encoder = ((parts.get("model") or {}).get("init_args") or {}).get("encoder")
-    features = (encoder.get("init_args") or {}) if isinstance(encoder, dict) else {}
+    features = _encoder_arguments(parts)
     if features.get("image_size") == "own" and str(features.get("network")).isidentifier():
         # The size of torchvision's networks, which earlier versions wrote: only torch knows those of all the others.
         features["image_size"] = 224

@@ -51,11 +51,13 @@ def confusion_figure(counts: NDArray[np.int64], names: list[str]) -> Figure:
         names: Names of the classes.
     """
     size = max(4.0, 0.5 * min(len(names), 40))
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    points = min(8.0, 50 * size / len(names))  # a name is no higher than its row
+    beside = 0.5 + 0.009 * points * max(map(len, names))  # inches for the names and what they are names of
+    figure = Figure(figsize=(size + beside + (len(names) > 20), size + beside), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shaded = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks, points = range(len(names)), min(8.0, 50 * size / len(names))  # a name is no higher than its row
+    ticks = range(len(names))
     axes.set_xticks(ticks, names, rotation=90, fontsize=points)
     axes.set_yticks(ticks, names, fontsize=points)
     axes.set(xlabel="predicted", ylabel="true")

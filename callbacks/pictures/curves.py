@@ -70,7 +70,7 @@ def curves_figure(path: Path) -> Figure | None:
         for key, value in row.items():
             split, _, metric = key.partition("/")
             if split in ("train", "val") and "epoch" in row:
-                panels[metric][split][row["epoch"]] = value
+                panels[metric][split][row["epoch"] + 1] = value  # as the console and the report count
             elif split == _GRADIENTS:
                 panels[split][metric][row["step"]] = value
     if not panels:
@@ -85,7 +85,6 @@ def curves_figure(path: Path) -> Figure | None:
         axes = figure.add_subplot(grid[divmod(number, columns)])
         _plot(axes, lines)
         axes.set(title=metric, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(fontsize="small")
     if gradients:
         axes = figure.add_subplot(grid[rows, :])
@@ -100,4 +99,5 @@ def curves_figure(path: Path) -> Figure | None:
 def _plot(axes: Axes, lines: Mapping[str, Mapping[float, float]]) -> None:
     for name, values in sorted(lines.items(), key=lambda line: natural(line[0])):
         axes.plot(list(values), list(values.values()), marker=".", label=name)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """Codes in two dimensions: the images that a plane of them decodes to, and a map of those of a split."""
 
+import math
 from typing import Literal
 
 import torch
@@ -144,6 +145,8 @@ def plane_figure(images: Tensor, across: Tensor, up: Tensor, names: list[str]) -
     axes.imshow(picture)
     for axis, values, length in ((axes.xaxis, across, picture.shape[1]), (axes.yaxis, up, picture.shape[0])):
         middles = (torch.arange(len(values)) + 0.5) * length / len(values)
-        axis.set_ticks(middles.tolist(), labels=[f"{value:.2g}" for value in values.tolist()])
+        step = float((values[1] - values[0]).abs()) or 1.0
+        digits = max(0, 1 - math.floor(math.log10(step)))  # so that neighbours differ
+        axis.set_ticks(middles.tolist(), labels=[f"{value:.{digits}f}" for value in values.tolist()])
     axes.set(xlabel=names[0], ylabel=names[1])
     return figure

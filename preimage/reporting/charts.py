@@ -92,7 +92,8 @@ def error_figure(errors: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
         colours: Colours of the lines; what has none is published, and drawn as black markers.
 
     Returns:
-        The figure: lines are means over seeds, bands one standard deviation either way.
+        The figure: lines are means over seeds, bands one standard deviation either way. A line that lies on another
+        is dashed, so that both are seen.
     """
     metric = METRICS["error"]
     panels = list(errors.groupby("data", sort=False))
@@ -100,12 +101,15 @@ def error_figure(errors: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT + 0.3 + 0.2 * most))
     handles = {}
     for axes, (data, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        markers = iter("^sDv")
+        markers, drawn = iter("^sDv"), list[pd.Series]()
         for name, points in lines.groupby("line", sort=False):
             points = points.droplevel(["data", "line"]).sort_index()
             mean, deviation = points["mean"] * metric.scale, points["sd"].fillna(0) * metric.scale
             if name in colours:
-                (handles[name],) = axes.plot(mean, color=colours[name], marker=".", label=name)
+                same = sum(mean.equals(other) for other in drawn)  # a code that several models read is one line
+                style: Any = (0, (4, 4 * same)) if same else "-"
+                drawn.append(mean)
+                (handles[name],) = axes.plot(mean, color=colours[name], marker=".", linestyle=style, label=name)
                 low = np.maximum(mean - deviation, mean / 10)  # the axis is logarithmic
                 edge = 2 if len(points) == 1 else 0  # a band of one point has no area
                 axes.fill_between(mean.index, low, mean + deviation, color=colours[name], alpha=0.2, linewidth=edge)

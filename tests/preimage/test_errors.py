@@ -42,6 +42,11 @@ def test_values_are_joined_to_the_flags_that_a_command_hands_on() -> None:
         (ValueError("a  b\nc"), "a b c"),
         (OSError(errno.ENOENT, os.strerror(errno.ENOENT), "runs/a"), "runs/a: No such file or directory"),
         (
+            PermissionError(errno.EACCES, "Permission denied", "no/runs"),
+            "no/runs: Permission denied: take a folder that you may write to, for runs by trainer.default_root_dir, for"
+            " caches by data.cache_dir",
+        ),
+        (
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a"),
             "a: No space left on device: make room on the disk, and",
         ),
@@ -58,3 +63,8 @@ def test_values_are_joined_to_the_flags_that_a_command_hands_on() -> None:
 )
 def test_no_message_begins_with_the_name_of_an_exception(error: Exception, said: str) -> None:
     assert explain(error).startswith(said)
+
+
+def test_what_was_to_be_read_gets_no_advice_on_where_to_write() -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", __file__)
+    assert explain(error) == f"{__file__}: Permission denied"

@@ -68,9 +68,10 @@ def test_off_means_nothing_is_kept_or_drawn(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"reconstructions", "latents"}
 
 
-def test_curves_show_every_metric_of_training_and_validation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_curves_show_every_metric_of_training_and_validation(tmp_path: Path, epochs: int) -> None:
     logger = RunLogger(tmp_path)
-    for epoch in range(3):
+    for epoch in range(epochs):
         logger.log_metrics({"train/loss": 3.0 - epoch, "epoch": epoch}, epoch)
         logger.log_metrics({"val/loss": 4.0 - epoch, "val/psnr": 10.0 + epoch, "epoch": epoch}, epoch)
     logger.log_metrics({"test/loss": 9.0, "epoch": 3}, 3)
@@ -80,8 +81,12 @@ def test_curves_show_every_metric_of_training_and_validation(tmp_path: Path) -> 
     panels = {axes.get_title(): axes for axes in figure.axes}
     assert set(panels) == {"loss", "psnr"}
     lines: dict[str, Any] = {str(line.get_label()): line.get_ydata() for line in panels["loss"].get_lines()}
-    assert {name: list(values) for name, values in lines.items()} == {"train": [3, 2, 1], "val": [4, 3, 2]}
-    assert all(tick == round(tick) for tick in panels["loss"].get_xticks())  # there is no epoch 0.5
+    assert {name: list(values) for name, values in lines.items()} == {
+        "train": [3, 2, 1][:epochs],
+        "val": [4, 3, 2][:epochs],
+    }
+    assert np.asarray(panels["psnr"].get_lines()[0].get_xdata()).tolist() == [1, 2, 3][:epochs]
+    assert all(tick == round(tick) for tick in panels["loss"].get_xticks())  # there is no epoch 1.5
 
 
 def test_a_legend_of_many_curves_covers_none(tmp_path: Path) -> None:
@@ -165,6 +170,7 @@ def test_names_of_classes_lie_apart(classes: int) -> None:
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
+    assert figure.axes[0].get_window_extent().width > 90 * max(4, min(classes, 40) / 2)  # whatever the names take
     assert [axes.get_ylabel() for axes in figure.axes[1:]] == ["share of the true class"] * (classes > 20)
 
 

@@ -65,6 +65,15 @@ def test_axes_of_a_wide_code_are_orthonormal_and_a_figure_keeps_its_order() -> N
     assert cells.tolist() == [[0, 85], [170, 255]]
 
 
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [([-0.0602, -0.0607], ["-0.06020", "-0.06070"]), ([-1.5, 2.5], ["-1.5", "2.5"]), ([100.0, 380.0], ["100", "380"])],
+)
+def test_neighbours_on_an_axis_have_labels_of_their_own(values: list[float], labels: list[str]) -> None:
+    figure = plane_figure(torch.zeros(4, 1, 8, 8), torch.tensor(values), torch.tensor([1.0, 1.0]), ["x", "y"])
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == labels
+
+
 @pytest.mark.parametrize("model", ["narrow", "none"])
 def test_nothing_is_drawn_of_one_number_or_without_a_decoder(tmp_path: Path, model: str) -> None:
     chosen = (

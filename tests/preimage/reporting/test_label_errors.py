@@ -55,6 +55,16 @@ def test_published_points_are_black_and_in_the_legend() -> None:
     assert "mnist: test error, % against number of labels: linear, M1+TSVM" in describe(figure)
 
 
+def test_a_line_that_lies_on_another_lets_it_be_seen() -> None:
+    values = [
+        ("a", name, labels, 1 / labels + (name == "other")) for name in ("one", "two", "other") for labels in (3, 30)
+    ]
+    errors = over_seeds(pd.DataFrame(values, columns=["data", "line", "labels", "value"]), ["data", "line", "labels"])
+    (axes,) = error_figure(errors, dict.fromkeys(("one", "two", "other"), "#123456")).axes
+    styles = {line.get_label(): line.get_linestyle() for line in axes.lines}
+    assert (styles["one"], styles["two"], styles["other"]) == ("-", "--", "-")
+
+
 def test_the_table_has_means_deviations_and_the_published_errors() -> None:
     lines = error_table(errors_of(ROWS)).splitlines()
     assert lines[0] == "| error, %, on mnist | 10 | 100 | 600 | 1000 | 3000 |"

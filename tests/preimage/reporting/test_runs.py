@@ -139,3 +139,9 @@ def test_a_damaged_run_is_left_out_and_named(tmp_path: Path, name: str) -> None:
     readable = ["none"] if name == "config.yaml" else ["none", "a folder", *DAMAGE]
     assert {run.folder.name for run in group.measured} == set(readable)
     assert all(isinstance(value, float) for values in group.values for value in values.values())
+
+
+def test_random_weights_are_in_the_name_and_not_twice(tmp_path: Path) -> None:
+    random = {"model.encoder.class_path": "lightning_modules.FrozenFeatures", "model.encoder.weights": "random"}
+    changes = [{"name": "vit", **random}, {"name": "cnn_random", **random}, {"name": "vae", "model": "damaged"}]
+    assert set(labels(tmp_path, changes)) == {"vit_random", "cnn_random", "vae"}

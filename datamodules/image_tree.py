@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from .source import EXPECTED, Entry, Source, folded, is_hidden, is_image
+from .source import EXPECTED, Entry, Source, folded, is_hidden
 from .splits import SplitName, split_named
 from .tables import TABLES, Unused, Wanted, from_tables
 
@@ -110,7 +110,8 @@ def _left_out(source: Source, names: list[str], kept: Set[str], wanted: Wanted) 
     """A line for each kind of what is left out: images, other files, folders."""
     images = Counter(name.rpartition("/")[0] or str(source.root) for name in names if name not in kept)
     tables = (*TABLES, (wanted.table or TABLES[0]).lower())
-    others = [name.lower() for name in source.sizes if not is_image(name) and not is_hidden(name)]
+    looked_at = {*names}
+    others = [name.lower() for name in source.sizes if name not in looked_at and not is_hidden(name)]
     files = Counter(PurePosixPath(name).suffix or name for name in others if not name.endswith(tables))
     empty = source.without_images(names)
     notes = []
@@ -140,10 +141,13 @@ def _by_class_folder(
     classes = sorted({parts[0] for _, parts in images if len(parts) > 1})
     if len(images) / 2 < len(loose) < len(images):
         raise ValueError(f"{len(loose)} images, as {loose[0]}, lie beside {_some(classes)}: are these classes? {_TELL}")
-    for outer in classes if len(classes) > 2 else []:
-        inner = {parts[1] for _, parts in images if parts[0] == outer and len(parts) > 2}
-        if inner == {*classes} - {outer}:
-            raise ValueError(f"{outer}/ holds {_some(sorted(inner))} again, which are beside it: move one away")
+    inner = defaultdict[str, set[str]](set)
+    for _, parts in images:
+        if len(parts) > 2:
+            inner[parts[0]].add(parts[1])
+    for outer in sorted(inner) if len(classes) > 2 else []:
+        if inner[outer] == {*classes} - {outer}:
+            raise ValueError(f"{outer}/ holds {_some(sorted(inner[outer]))} again, which are beside it: move one away")
     if known and len(classes) == 1 and folded(classes[0]) not in known:
         classes = []
     return [Entry(name, parts[0] if classes and len(parts) > 1 else None, split) for name, parts in images]

@@ -1,13 +1,17 @@
 """The files of a folder or zip file, and which of them are images."""
 
+import hashlib
+import json
 import os
+import re
 import stat
 import unicodedata
 import zipfile
 import zlib
-from itertools import chain
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
+
+from preimage.files import write_text
 
 from .splits import SplitName
 
@@ -16,10 +20,17 @@ SUFFIXES = (
     *(".bmp", ".dib", ".tga", ".pbm", ".pgm", ".ppm"),
 )
 LARGEST = 2**28  # bytes of a member of a zip file; a larger one is no image
+KEPT = 20_000  # files of a folder, from which on its listing is kept
+_SAMPLE = 1000  # files that are looked at before a kept listing is believed
 EXPECTED = (
     "class folders (CLASS/*.jpg), split folders (train|val|test/CLASS/*.jpg), a CSV of file names and labels beside"
     " them, or images alone"
 )
+
+
+#: Size and time of the last change, in nanoseconds, of files by their names.
+_Files = dict[str, tuple[int, int]]
+_HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
 
 
 class Entry(NamedTuple):
@@ -36,26 +47,28 @@ class Source:
     Args:
         root: A folder or a `.zip` file.
         expected: How the files should be laid out, for the error where there are none.
+        kept_in: Folder in which the listing of a large folder is kept. A later start takes it as long as no folder and
+            no file of a sample has changed, so that a single file written over in place is not noticed there.
 
     Raises:
         FileNotFoundError: There is neither.
         ValueError: The zip file is damaged, or a member leaves it, is a link or a decompression bomb.
     """
 
-    def __init__(self, root: Path, expected: str = EXPECTED) -> None:
+    def __init__(self, root: Path, expected: str = EXPECTED, kept_in: Path | None = None) -> None:
         self.root = root
+        self.sizes: dict[str, int] = {}
         #: When each file of a folder was last changed, in nanoseconds; for a zip file its own time will do.
         self.changed: dict[str, int] = {}
         #: Paths of folders, of a zip file those that it lists.
         self.folders: set[str] = set()
         #: What was left out while listing, for the user to know.
         self.notes: list[str] = []
+        self._read: dict[str, int] = {}  # when each folder that was read was last changed
         self._open: tuple[int, zipfile.ZipFile] | None = None
         self._members: dict[str, zipfile.ZipInfo] = {}
         if root.is_dir():
-            files = dict(sorted(self._walk().items(), key=lambda item: item[0].split("/")))
-            self.sizes = {name: info.st_size for name, info in files.items()}
-            self.changed = {name: info.st_mtime_ns for name, info in files.items()}
+            self._list(kept_in)
         elif root.is_file():
             try:
                 members = self._zip().infolist()
@@ -110,38 +123,48 @@ class Source:
             self._open = os.getpid(), zipfile.ZipFile(self.root)
         return self._open[1]
 
-    def _walk(self) -> dict[str, os.stat_result]:
+    def _walk(self) -> _Files:
         """The files of a folder by their paths, and where links lead to their folder too, by those of the links."""
         # By their real paths: where each folder was read, above the root nowhere, and the files in it.
         places: dict[str, str | None] = dict.fromkeys(map(str, self.root.resolve().parents))
-        files: dict[str, dict[str, os.stat_result]] = {}
+        files: dict[str, _Files] = {}
         broken, renamed = list[str](), list[str]()
-        waiting = [str(self.root)]
-        while waiting:
-            steps = [os.walk(top, onerror=self._unreadable) for top in sorted(waiting)]
-            waiting = []
-            for folder, folders, names in chain.from_iterable(steps):
-                prefix = f"{os.path.relpath(folder, self.root)}/".removeprefix("./")
-                if (real := os.path.realpath(folder)) in places:
-                    folders.clear()
-                    before = places[real]
-                    if before is None or prefix.startswith(before):
+        links = [(str(self.root), "")]
+        while links:
+            waiting = [(folder, os.path.realpath(folder), prefix) for folder, prefix in sorted(links, reverse=True)]
+            links = []
+            while waiting:
+                folder, real, prefix = waiting.pop()
+                try:
+                    changed = os.stat(folder).st_mtime_ns  # before it is read, so that no later change is missed
+                    with os.scandir(folder) as entries:
+                        inside = list(entries)
+                except OSError as error:
+                    self.notes.append(f"{folder} cannot be read and is left out ({error.strerror})")
+                    continue
+                if real in places:
+                    if (before := places[real]) is None or prefix.startswith(before):
                         self.notes.append(f"{prefix} is left out: it links to a folder above it")
                     else:
                         renamed.append(f"{before} as {prefix}")
-                        inside = {other: place for other, place in places.items() if (place or "").startswith(before)}
-                        places |= {other: f"{prefix}{str(place)[len(before) :]}" for other, place in inside.items()}
+                        below = {other: place for other, place in places.items() if (place or "").startswith(before)}
+                        places |= {other: f"{prefix}{str(place)[len(before) :]}" for other, place in below.items()}
                     continue
-                places[real], files[real] = prefix, {}
-                waiting += [path for name in folders if os.path.islink(path := f"{folder}/{name}")]
-                for name in names:
+                places[real], files[real], self._read[folder] = prefix, {}, changed
+                for entry in inside:
+                    if _is_folder(entry):
+                        if entry.is_symlink():
+                            links.append((entry.path, f"{prefix}{entry.name}/"))
+                        else:
+                            waiting.append((entry.path, f"{real}/{entry.name}", f"{prefix}{entry.name}/"))
+                        continue
                     try:
-                        info = os.stat(f"{folder}/{name}")
+                        info = entry.stat()
                     except OSError:
-                        broken.append(f"{prefix}{name}")
+                        broken.append(f"{prefix}{entry.name}")
                     else:
                         if stat.S_ISREG(info.st_mode):
-                            files[real][name] = info
+                            files[real][entry.name] = info.st_size, info.st_mtime_ns
         self.folders = {place.rstrip("/") for place in places.values() if place}
         if renamed:
             self.notes.append(f"{len(renamed)} folders are read by the links to them, {renamed[0]}")
@@ -149,8 +172,43 @@ class Source:
             self.notes.append(f"{len(broken)} links lead nowhere and are left out, as {broken[0]}")
         return {f"{places[real]}{name}": info for real, own in files.items() for name, info in own.items()}
 
-    def _unreadable(self, error: OSError) -> None:
-        self.notes.append(f"{error.filename} cannot be read and is left out ({error.strerror})")
+    def _listed(self, path: Path) -> bool:
+        """Takes the listing that is kept in a file, where no folder and none of a sample of files has changed."""
+        try:
+            kept = json.loads(path.read_text())
+            names, sizes, changed = kept["names"], kept["sizes"], kept["changed"]
+            right = all(os.stat(folder).st_mtime_ns == time for folder, time in kept["read"].items())
+            for index in range(0, len(names), max(1, len(names) // _SAMPLE)) if right else ():
+                info = os.stat(self.root / names[index])
+                right &= (info.st_size, info.st_mtime_ns) == (sizes[index], changed[index])
+        except (OSError, ValueError, KeyError, TypeError):  # there is none, it is damaged, or a folder is gone
+            return False
+        if right:
+            self.sizes, self.changed = dict(zip(names, sizes, strict=True)), dict(zip(names, changed, strict=True))
+            self.folders = set(kept["folders"])
+        return right
+
+    def _list(self, kept_in: Path | None) -> None:
+        """Lists a folder, or takes the listing that an earlier start kept."""
+        key = hashlib.sha256(str(self.root.absolute()).encode()).hexdigest()[:32]
+        path = kept_in / f"{key}.listing.json" if kept_in else None
+        if path and self._listed(path):
+            return
+        files = dict(sorted(self._walk().items(), key=lambda item: item[0].split("/")))
+        self.sizes = {name: size for name, (size, _) in files.items()}
+        self.changed = {name: changed for name, (_, changed) in files.items()}
+        if path and len(files) >= KEPT and not self.notes:  # what is amiss may be mended, and no time tell of it
+            columns = {"names": list(files), "sizes": list(self.sizes.values()), "changed": list(self.changed.values())}
+            beside = {"read": self._read, "folders": sorted(self.folders)}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(columns | beside))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def folded(text: str) -> str:
@@ -166,7 +224,7 @@ def is_image(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Whether a path is that of a hidden file, or of what macOS adds to archives."""
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return _HIDDEN.search(name) is not None
 
 
 def _refusal(member: zipfile.ZipInfo) -> str | None:

@@ -29,6 +29,8 @@ _LESS |= {"rfid", "perceptual", "adversarial", "reconstruction", "bpd", "brier",
 _MORE = {"elbo", "likelihood", "accuracy", "acc", "f1", "auroc", "auc", "precision", "recall", "sensitivity", "kappa"}
 _MORE |= {"specificity", "score", "psnr", "ssim", "iou", "jaccard", "dice", "r2", "units", "similarity"}
 
+_PRODUCTS = 10**11  # of pairs and pixels, from which not all pairs are compared
+
 _Metrics = dict[str, Metric | MetricCollection]
 
 
@@ -165,6 +167,7 @@ class NormalizedError(Metric):
     """Mean distance of reconstructions from their images, over the mean distance between two images of the split.
 
     0 for perfect reconstructions and about 1 for those of other images (Dosovitskiy and Brox 2016, arXiv 1506.02753).
+    Of many images not all pairs are compared, but each image with forty others.
     """
 
     higher_is_better = False
@@ -185,11 +188,29 @@ class NormalizedError(Metric):
     def compute(self) -> Tensor:
         """The ratio of the two means; NaN for fewer than two images."""
         targets = dim_zero_cat(self.targets)  # one tensor already where processes have joined theirs
-        count, parts = len(targets), targets.split(500)  # as floats all at once they would take four times the memory
-        distances = sum(
-            torch.cdist(one.float() / 255, other.float() / 255).double().sum() for one in parts for other in parts
-        )
-        return (self.total / count) / (distances / (count * (count - 1)))
+        mean = _all_pairs if len(targets) * targets.numel() <= _PRODUCTS else _some_pairs
+        return self.total / len(targets) / mean(targets)
+
+
+def _all_pairs(images: Tensor) -> Tensor:
+    """Mean distance between two of the uint8 images `(N, D)`, in [0, 1]."""
+    count, parts = len(images), images.split(500)  # as floats all at once they would take four times the memory
+    distances = [torch.cdist(one.float() / 255, other.float() / 255).double().sum() for one in parts for other in parts]
+    return torch.stack(distances).sum() / (count * (count - 1))
+
+
+def _some_pairs(images: Tensor) -> Tensor:
+    """The same from a sample in which every image is as often as every other: far below 1 % off."""
+    count, drawn = len(images), torch.Generator().manual_seed(0)
+    order = torch.randperm(count, generator=drawn).to(images.device)  # theirs may be by class
+    total = torch.zeros((), dtype=torch.float64, device=images.device)
+    for start in range(0, count, 500):
+        ahead = [
+            images[order[torch.arange(start + step, min(start + 500, count) + step) % count]] for step in range(21)
+        ]
+        one, *others = (part.float() / 255 for part in ahead)
+        total += sum((one - other).norm(dim=1).double().sum() for other in others)
+    return total / (20 * count)
 
 
 class _OfEveryClass(Metric):

@@ -179,7 +179,7 @@ def _as_float(images: Tensor) -> Tensor:
 def _each(images: Any, convert: _Convert | None) -> Iterator[Tensor]:
     """Every image by itself, a float tensor `(C, H, W)`."""
     if isinstance(images, Image.Image):
-        yield _converted(images, convert)
+        yield _converted(images.copy(), convert)  # a JPEG that was not read yet would be left at a smaller size
     elif isinstance(images, str | Path):
         for name, data in _files(Path(images)):
             try:

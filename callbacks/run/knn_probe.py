@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from callbacks.outputs import OutputCallback
+from lightning_modules.neighbours import nearest, vote
 from lightning_modules.networks.tokens import probe_vectors
 from preimage.checks import check_range
 
@@ -48,8 +49,6 @@ class KNNProbe(OutputCallback):
 
     def look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probes the split."""
-        from sklearn.neighbors import KNeighborsClassifier
-
         kept, self.kept = self.joined(), []
         if not kept:
             return
@@ -66,8 +65,8 @@ class KNNProbe(OutputCallback):
             prefix=f"{'test' if trainer.testing else 'val'}/knn_",
         ).to(pl_module.device)
         if len(codes):
-            probe = KNeighborsClassifier(min(self.k, len(memory)), weights="distance").fit(memory, memory_labels)
-            metrics.update(torch.from_numpy(probe.predict(codes)).to(pl_module.device), labels)
+            distances, index = nearest(memory.to(pl_module.device), codes, min(self.k, len(memory)))
+            metrics.update(vote(distances, memory_labels.to(pl_module.device)[index]), labels)
         pl_module.log_dict(metrics.compute())
 
 

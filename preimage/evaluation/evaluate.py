@@ -185,7 +185,7 @@ def _probes(
         else:
             how = "pooled as their network does" if hasattr(model.encoder, "vectors") else "averaged over tokens"
         notes.append(f"codes {' x '.join(map(str, shape))} are {how} to {codes.shape[1]} numbers for the probes")
-    return probe_codes(splits, len(data.class_names), labels_per_class), notes
+    return probe_codes(splits, len(data.class_names), labels_per_class, device), notes
 
 
 def table(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> str:

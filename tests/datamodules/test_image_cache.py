@@ -4,16 +4,19 @@ import os
 import signal
 import time
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
+from skimage.data import astronaut, coffee, rocket
 
 from datamodules import image_cache
-from datamodules.image_cache import cache_images, decode
+from datamodules.image_cache import cache_images, decode, square
 from datamodules.source import Source
 from tests.conftest import fork
 
@@ -67,9 +70,43 @@ def test_exif_rotation_and_the_middle_square(picture: Image.Image) -> None:
     assert (decode(encoded(wide), 20)[:, :, 1:-1] == np.array([255, 255, 0])[:, None, None]).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"quality": 60, "progressive": True}, {"turned": 6}, {"xmp": 3}])
+@pytest.mark.parametrize("size", [512, 300])
+def test_a_jpeg_has_the_pixels_of_pil_however_it_is_decoded(
+    mode: str, options: dict[str, int], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, picture = dict(options), Image.fromarray(astronaut()).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = options.pop("turned", 1)
+    extra = {"exif": exif} if exif[0x0112] > 1 else {}
+    if turn := options.pop("xmp", 0):
+        extra = {"xmp": f'<x:xmpmeta tiff:Orientation="{turn}"/>'.encode()}  # type: ignore[dict-item]
+    data = encoded(picture, "JPEG", **options, **extra)
+    decoded = decode(data, size)
+    monkeypatch.setattr(image_cache, "simplejpeg", None)
+    assert np.array_equal(decoded, decode(data, size))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB").resize((size, size), 3)
+    assert np.array_equal(decoded, np.asarray(upright).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("read", [astronaut, coffee, rocket])
+@pytest.mark.parametrize("size", [32, 64, 100])
+def test_a_large_jpeg_is_decoded_at_a_smaller_size_to_about_the_same_pixels(
+    read: Callable[[], NDArray[np.uint8]], size: int
+) -> None:
+    picture = Image.fromarray(read())
+    data = encoded(picture, "JPEG", quality=95)
+    exact = Image.open(io.BytesIO(data))
+    exact.load()
+    difference = np.abs(decode(data, size).astype(int) - square(exact, size))
+    assert difference.mean() < 2
+    assert difference.mean() > 0  # it was indeed
+
+
 def test_bad_files_are_errors_of_one_kind(picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoded(picture, "JPEG")
-    for data in (b"", b"no image", whole[: len(whole) // 2], encoded(picture)[:100]):
+    for data in (b"", b"no image", whole[: len(whole) // 2], whole[:-200], encoded(picture)[:100]):
         with pytest.raises(ValueError, match=r"\w"):
             decode(data, 8)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)

@@ -51,6 +51,52 @@ def test_files_of_a_folder_are_in_order_of_their_paths_part_by_part(tmp_path: Pa
     assert list(Source(root).sizes) == ["B/1.jpg", "a/1.jpg", "a/b/2.jpg", "a-b/1.jpg"]
 
 
+def test_the_listing_of_a_large_folder_is_kept_until_a_folder_or_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.source.KEPT", 4)
+    elsewhere = make(tmp_path / "elsewhere", "1.jpg", text="image")
+    root = make(tmp_path / "data", "a/1.jpg", "a-b/1.jpg", "a/\N{PILE OF POO}.jpg", "b/1.jpg")
+    (root / "c").symlink_to(elsewhere)
+    walked: list[Source] = []
+    walk = Source._walk
+
+    def walking(self: Source) -> dict[str, tuple[int, int]]:
+        walked.append(self)
+        return walk(self)
+
+    monkeypatch.setattr(Source, "_walk", walking)
+
+    def listed(times: int) -> Source:
+        walked.clear()
+        kept, whole = Source(root, kept_in=tmp_path / "cache"), Source(root)
+        assert len(walked) == times + 1
+        assert list(kept.sizes.items()) == list(whole.sizes.items())
+        assert (kept.changed, kept.folders, kept.notes) == (whole.changed, whole.folders, whole.notes)
+        return kept
+
+    listed(1)
+    assert list(listed(0).sizes) == ["a/1.jpg", "a/\N{PILE OF POO}.jpg", "a-b/1.jpg", "b/1.jpg", "c/1.jpg"]
+    for change in (
+        lambda: make(root, "b/2.jpg"),
+        lambda: make(elsewhere, "2.jpg"),
+        lambda: (root / "b/2.jpg").unlink(),
+        lambda: (root / "a-b").rename(root / "d"),
+        lambda: make(root, "a/1.jpg", text="longer"),
+        lambda: next((tmp_path / "cache").glob("*.json")).write_text('{"names": ['),
+    ):
+        change()
+        assert len(listed(1).sizes) >= 5
+        listed(0)
+    (root / "gone").symlink_to("nowhere")
+    assert listed(1).notes == listed(1).notes != []  # a link that leads nowhere may lead somewhere later
+
+
+def test_the_listing_of_a_small_folder_is_not_kept(tmp_path: Path) -> None:
+    Source(make(tmp_path / "data", "a/1.jpg"), kept_in=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_zip_with_slashes_of_windows(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo("cat\\1.jpg"), b"image")

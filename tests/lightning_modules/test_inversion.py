@@ -26,6 +26,21 @@ def test_the_normalised_error_is_that_of_the_paper() -> None:
     assert float(metric.compute()) == pytest.approx(errors.mean() / pdist(targets.flatten(1)).mean(), rel=1e-4)
 
 
+def test_the_normalised_error_of_many_images_is_within_a_percent_of_that_from_all_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 200, (5, 1, 3, 6, 6), generator=generator)  # whose images follow each other
+    targets = ((classes + torch.randint(0, 56, (5, 300, 3, 6, 6), generator=generator)) / 255).flatten(0, 1)
+    values = []
+    for most in (10**11, 0):
+        monkeypatch.setattr("lightning_modules.metrics._PRODUCTS", most)
+        metric = NormalizedError()
+        metric.update(targets.flip(3), targets)
+        values.append(float(metric.compute()))
+    assert values[0] != values[1] == pytest.approx(values[0], rel=0.01)
+
+
 def test_test_metrics_at_own_and_common_size_and_of_the_features(tmp_path: Path) -> None:
     data, model = MNISTDataModule(), Inversion(MNISTEncoder(), MNISTDecoder(), encoder_checkpoint=None)
     (values,) = trainer(tmp_path, limit_test_batches=1.0).test(model, data, verbose=False)

@@ -442,7 +442,7 @@ def test_an_atlas_is_drawn_into_the_page_and_tells_the_figures_of_its_points(atl
         "| layer | numbers of the code | bits of the code | normalised error | PSNR, dB | PSNR (twice"
     )
     assert rows[3].startswith("| net (random) conv.1 | 32,768 | 1,048,576 | 0.300 ± 0.010 | 21.00 ± 0.50 | 21.25 |")
-    assert rows[2] == "| mean image  | 0 |  | 0.700 | 11.50 |  |  |  |  | 0.900 |  |  |  |  |  |"
+    assert rows[2].startswith("| mean image | 0 |  | 0.700 | 11.50 |  |")
 
 
 def test_an_atlas_of_one_network_is_shown_as_it_was(tmp_path: Path) -> None:

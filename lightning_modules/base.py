@@ -179,8 +179,9 @@ class EncoderModule(LightningModule):
         return self._checked_step(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> StepOutput:
-        """Returns what callbacks may draw."""
-        return self._checked_step(batch, "test")
+        """Returns what callbacks may draw; in float32, as evaluations measure, whatever the training's precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._checked_step(batch, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Returns codes `(B, ...)`, labels, and what else there is to keep of a batch."""

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from preimage.checks import check_range
 
 from .base import Batch, EncoderModule, Split, StepOutput
-from .metrics import class_keys, classification_metrics
+from .metrics import calibration_error, class_keys, classification_metrics
 from .networks.gaussian import GaussianEncoder
 from .networks.precision import full
 from .noise import noise_like
@@ -61,6 +61,7 @@ class Classifier(EncoderModule):
         self.train_metrics, self.val_metrics, self.test_metrics = (
             classification_metrics(num_classes, prefix) for prefix in ("train/", "val/", "test/")
         )
+        self.calibration = MetricCollection({"calibration_error": calibration_error(num_classes)}, prefix="test/")
         #: Rows are true classes, columns predicted ones; filled by validation and test, drawn by a callback.
         self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
 
@@ -109,6 +110,8 @@ class Classifier(EncoderModule):
         else:
             loss = mean_cross_entropy(logits, labels)
             self.confusion.update(logits, labels)
+        if split == "test":
+            self.calibration.update(logits.softmax(dim=1), labels)
         metrics: MetricCollection = getattr(self, f"{split}_metrics")
         metrics.update(value=loss.detach(), weight=(labels >= 0).sum(), preds=logits.detach(), target=labels)
         return StepOutput(loss=loss, code=code, label=labels, logits=logits)

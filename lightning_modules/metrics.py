@@ -295,8 +295,18 @@ def probability_metrics(num_classes: int) -> _Metrics:
     return {
         "auroc": _AUROC(average="macro", **options),
         "average_precision": _AveragePrecision(average="macro", **options),
-        "calibration_error": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
+        "calibration_error": calibration_error(num_classes),
     }
+
+
+def calibration_error(num_classes: int) -> MulticlassCalibrationError:
+    """Expected calibration error in 15 bins (Guo et al. 2017, arXiv 1706.04599), without label -1.
+
+    It is updated with `preds` (probabilities `(B, num_classes)`) and `target` `(B,)`.
+    """
+    return MulticlassCalibrationError(
+        n_bins=15, norm="l1", num_classes=num_classes, ignore_index=-1, validate_args=False
+    )
 
 
 def reset(metric: Metric | MetricCollection) -> None:

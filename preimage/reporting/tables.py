@@ -43,6 +43,7 @@ METRICS = {
     "rfid": Metric("rFID", 2, -1),
     "rfid_floor": Metric("rFID of halves of the images", 2),
     "fid": Metric("FID", 2, -1),
+    "fid_floor": Metric("FID of halves of the images", 2),
     "kid": Metric("KID", 4, -1),
     "linear": Metric("linear probe", 2, 1, "%"),
     "knn": Metric("kNN", 2, 1, "%"),
@@ -52,6 +53,7 @@ METRICS = {
     "f1": Metric("F1", 2, 1, "%"),
     "auroc": Metric("ROC AUC", None, 1),
     "average_precision": Metric("average precision", None, 1),
+    "calibration_error": Metric("calibration error", 2, -1, "%"),
     "knn_accuracy": Metric("kNN accuracy", 2, 1, "%"),
     "knn_f1": Metric("kNN F1", 2, 1, "%"),
     "elbo": Metric("ELBO", 1, unit="nats"),
@@ -86,6 +88,7 @@ _NETWORKS = {
     "rfid": "rfid_extractor",
     "rfid_floor": "rfid_extractor",
     "fid": "extractor",
+    "fid_floor": "extractor",
     "kid": "extractor",
 }
 #: Why two linear figures of one code differ.
@@ -161,7 +164,7 @@ def _column(key: str) -> Column | None:
             return Column(key, _PROBES, METRICS["linear"]._replace(title=f"{count} labels"))
         case ["reading", name, "accuracy"]:
             return Column(key, _PROBES, METRICS.get(name) or METRICS["accuracy"]._replace(title=name))
-        case ["test", ("accuracy" | "f1" | "auroc" | "average_precision") as name]:
+        case ["test", ("accuracy" | "f1" | "auroc" | "average_precision" | "calibration_error") as name]:
             return Column(key, _HEAD, METRICS[name])
         case ["test", ("knn_accuracy" | "knn_f1" | "elbo" | "log_likelihood") as name]:
             return Column(key, "Own test", METRICS[name])

@@ -124,3 +124,14 @@ def test_a_step_names_parts_that_do_not_fit_on_any_data() -> None:
         ValueError, match=r"model\.decoder \(MNISTDecoder\) does not take the codes \(5,\) of model\.enc"
     ):
         model.training_step((torch.zeros(2, 1, 28, 28), torch.zeros(2).long()), 0)
+
+
+def test_a_test_is_measured_in_float32_whatever_the_precision() -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(MNISTEncoder(), MNISTDecoder())
+    batch = torch.rand(8, 1, 28, 28), torch.arange(8)
+    with torch.no_grad():
+        expected = model.test_step(batch, 0)["loss"]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.test_step(batch, 0)["loss"], expected)
+            assert not torch.equal(model.validation_step(batch, 0)["loss"], expected)

@@ -12,6 +12,7 @@ from datamodules import MNISTDataModule
 from lightning_modules import Classifier, MLPHead, MNISTEncoder, MNISTGaussianEncoder
 from lightning_modules.noise import fixed_noise
 from tests.lightning_modules.test_base import trainer
+from tests.lightning_modules.test_classifier_reconstructor import calibration_error
 
 
 def classifier() -> Classifier:
@@ -47,8 +48,9 @@ def test_test_metrics_against_scikit_learn(tmp_path: Path) -> None:
     run.fit(model, data)
     (values,) = run.test(model, data, verbose=False)
     with torch.no_grad():
-        predicted = model(data.test_set.images.float() / 255).argmax(1)
-    labels = data.test_set.labels
+        probabilities = model(data.test_set.images.float() / 255).softmax(1)
+    predicted, labels = probabilities.argmax(1), data.test_set.labels
+    assert values["test/calibration_error"] == pytest.approx(calibration_error(probabilities, labels), abs=1e-4)
     assert values["test/accuracy"] == pytest.approx((predicted == labels).float().mean().item())
     assert values["test/f1"] == pytest.approx(f1_score(labels, predicted, average="macro"), rel=1e-5)
     recalls = recall_score(labels, predicted, average=None, zero_division=0)

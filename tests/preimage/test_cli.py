@@ -82,9 +82,9 @@ def test_saved_config_serves_every_command_and_results_stay_with_the_run(run: Ru
     assert predictions["code"].shape == (1000, 5)
     assert predictions["reconstruction"].shape == (1000, 1, 28, 28)
     run("fit", "--config", run_dir / "config.yaml", "--ckpt_path", run_dir, "--trainer.max_epochs", 2)
-    assert len(values(run_dir, "val/loss")) == 3  # one of them of the validation, and so the fit has gone on
     run("fit", "--config", run_dir / "config.yaml")  # trains anew, and does not resume again
-    assert torch.load(run_dir.parent / "version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    for folder in (run_dir, run_dir.parent / "version_1"):
+        assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
 
 
 def test_predictions_are_in_the_order_of_the_data(run: Run, idx_root: Path, digits: Digits) -> None:

@@ -57,7 +57,7 @@ def cache_codes(
             codes[start : start + BATCH] = encode(images[start : start + BATCH])
         return {}
 
-    if size > limit_gb:
+    if size > limit_gb and not folder.exists():  # what is there already takes no more
         raise ValueError(
             f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise it,"
             " or set model.cache_codes false"

@@ -118,11 +118,11 @@ def test_optimisation_finds_the_image_where_the_code_determines_it(tmp_path: Pat
         encoder, image_size=28, channels=1, steps=300, variation_weight=0, norm_weight=0, lr=0.02
     )
     run = trainer(tmp_path, limit_test_batches=1)
-    (values,) = run.test(search, MNISTDataModule(batch_size=64), verbose=False)
+    (values,) = run.test(search, MNISTDataModule(batch_size=8), verbose=False)
     assert values["test/psnr"] > 30
     assert values["test/feature_error"] < 0.1
     rough = OptimizationInversion(encoder, image_size=28, channels=1, steps=300, variation_weight=10.0, lr=0.02)
-    (smooth,) = trainer(tmp_path, limit_test_batches=1).test(rough, MNISTDataModule(batch_size=64), verbose=False)
+    (smooth,) = trainer(tmp_path, limit_test_batches=1).test(rough, MNISTDataModule(batch_size=8), verbose=False)
     assert smooth["test/psnr"] < values["test/psnr"]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torchvision import models
 
 from preimage.__main__ import main
 from preimage.evaluation.atlas.atlas import CONFIG
+from preimage.evaluation.search import tuned_search
 from preimage.runs import claimed
 
 LAYERS = ["features.2", "features.12"]
@@ -54,7 +56,9 @@ def decoded(rows: list[dict[str, str]]) -> list[str]:
 def whole(tiny_imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An atlas of two layers, with one seed, a decoder of twice the budget, and a search, as it was made."""
     out = tmp_path_factory.mktemp("atlas")
-    atlas(tiny_imagenet, out, "--optimize=3", "--twice")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("preimage.evaluation.atlas.plan.tuned_search", partial(tuned_search, steps=8))
+        atlas(tiny_imagenet, out, "--optimize=2", "--twice")
     return out
 
 
@@ -157,7 +161,10 @@ def test_what_is_asked_wrongly_is_said(
     assert message in capsys.readouterr().err
 
 
-def test_reads_shape_and_invariance_need_no_decoder(tiny_imagenet: Path, tmp_path: Path) -> None:
+def test_reads_shape_and_invariance_need_no_decoder(
+    tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1000)
     second = ["--network=resnet18", "--weights=random", "--layers=layer1"]
     rows = atlas(tiny_imagenet, tmp_path, *second, measure="reads shape invariance cost")
     assert not list(tmp_path.rglob("*.ckpt"))

@@ -154,13 +154,14 @@ def measure_rfid(rebuild: Images, images: Tensor, extractor: Extractor, device: 
         ValueError: The extractor takes no such images.
     """
     real, fake, (height, width) = _features(rebuild, images, extractor, device)
+    weights = "" if extractor.weights in extractor.name else f" (weights {extractor.weights})"
     scaled = ", standardised by those of the real images" if extractor.standardized else ""
     return {
         "rfid": _frechet_distance(real, fake),
         "rfid_floor": _frechet_distance(real[::2], real[1::2]) if len(real) >= 4 else None,
         "rfid_extractor": f"{extractor.name}, {len(images)} images",
         "rfid_protocol": (
-            f"Frechet distance of the features of {extractor.name} (weights {extractor.weights}){scaled}, between"
+            f"Frechet distance of the features of {extractor.name}{weights}{scaled}, between"
             f" {len(images)} test images and their reconstructions, both at {height} x {width} in 8 bits; floor:"
             f" between halves of {len(real[::2])} and {len(real[1::2])} of these images"
         ),

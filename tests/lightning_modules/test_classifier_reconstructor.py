@@ -97,7 +97,9 @@ def test_balanced_weights_are_those_of_scikit_learn_and_stay_in_the_checkpoint(t
 
 def test_classes_that_are_not_the_data_s_are_named(tmp_path: Path) -> None:
     whole = ClassifierReconstructor(MNISTEncoder(2), MNISTDecoder(2))
-    with pytest.raises(ValueError, match=r"the data has 10 classes, model\.num_classes=2: give --model\.num_classes 10"):
+    with pytest.raises(
+        ValueError, match=r"the data has 10 classes, model\.num_classes=2: give --model\.num_classes 10"
+    ):
         trainer(tmp_path).fit(whole, MNISTDataModule())
 
 

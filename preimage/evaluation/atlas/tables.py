@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -32,6 +33,8 @@ _SECTIONS = {
     "Moves, relative to the distance of two images": "invariance_.+",
     "Cost": "decoder_parameters|epochs|minutes|encoder_parameters|images_per_second|memory_gb",
 }
+#: Figures that order the layers.
+_ORDERS = ["normalized_error_64", "linear", "effective_rank", "intrinsic_dimension", "values"]
 
 
 def write_tables(plan: Plan) -> None:
@@ -41,7 +44,8 @@ def write_tables(plan: Plan) -> None:
     rows += [_of_code(point) | _kept(plan, point) for point in plan.points]
     columns = list(dict.fromkeys(key for row in reversed(rows) for key in row))
     write_rows(plan.options.out / "atlas.csv", rows, columns)
-    write_text(plan.options.out / "atlas.md", "\n".join([*_sections(rows), *_protocols(plan)]))
+    text = [*_sections(rows), *rank_correlations(rows[-len(plan.points) :]), *_protocols(plan)]
+    write_text(plan.options.out / "atlas.md", "\n".join(text))
     if points := [point for point in plan.points if (point.folder / GRAM).is_file()]:
         names = [point.name for point in points]
         matrix = cka_matrix([gram_of(point.folder) for point in points]).tolist()
@@ -62,6 +66,21 @@ def _sections(rows: list[dict[str, Any]]) -> Iterator[str]:
         if lines := [line for line in lines if any(line[2:])]:
             names = [key.removesuffix("_64").removeprefix("invariance_").replace("_", " ") for key in keys]
             yield f"### {title}\n\n{markdown_table(['network', 'layer', *names], lines)}"
+
+
+def rank_correlations(rows: list[dict[str, Any]]) -> list[str]:
+    """A table of how alike two figures order the layers of networks (Spearman's rho); none for fewer than three.
+
+    Args:
+        rows: The rows of the layers.
+    """
+    figures = pd.DataFrame(rows).reindex(columns=_ORDERS).dropna(axis="columns", how="all").astype(float)
+    if len(figures.dropna()) < 3 or figures.shape[1] < 2:
+        return []
+    names = [key.removesuffix("_64").replace("_", " ") for key in figures]
+    cells = figures.corr("spearman").map("{:.2f}".format).to_numpy().tolist()
+    table = markdown_table(["", *names], [[name, *line] for name, line in zip(names, cells, strict=True)])
+    return [f"### Rank correlations over {len(figures)} layers\n\n{table}"]
 
 
 def _protocols(plan: Plan) -> list[str]:

@@ -20,10 +20,9 @@ from .perceptual import Perceptual
 
 COMMON_SIZE = 64  # at which reconstructions of any size are compared
 _STANDARDIZE_BY = 256  # training images that the codes' mean and standard deviation are taken from
-_PATIENCE, _TOLERANCE = (
-    500,
-    1e-3,
-)  # a search ends where for so many steps nothing was better than the best by such a share
+_AVERAGED = 0.05  # weight of the latest step in the average of a search
+# A search ends where for so many steps nothing was better than the best by such a share.
+_PATIENCE, _TOLERANCE = 500, 1e-3
 
 
 class Inversion(Autoencoder):
@@ -189,7 +188,8 @@ class OptimizationInversion(Inversion):
 
     It minimises the squared distance of the codes, relative to the given one, plus the total variation of the image and
     the sixth power of its distance from gray (arXiv 1412.0035; Adam takes the place of momentum), until a batch's sum
-    of this has not improved by a thousandth for 500 steps. There is nothing to `fit`: `preimage test` measures it, and
+    of this has not improved by a thousandth for 500 steps; where it is better, the average of the latest steps takes
+    the place of the last. There is nothing to `fit`: `preimage test` measures it, and
     the reconstructions are images in [0, 1] as those of a decoder. The best weights are other ones for each layer:
     `tuned_search` chooses them on validation images.
 
@@ -242,6 +242,7 @@ class OptimizationInversion(Inversion):
             noise = torch.randn(len(given), *self.size, device=given.device, generator=generator)
             images = (0.5 + 0.01 * noise).requires_grad_()
             optimizer = torch.optim.Adam([images], lr=self.lr)
+            average = images.detach().clone()
             least, latest = math.inf, 0
             for step in range(self.steps):
                 optimizer.zero_grad()
@@ -249,12 +250,16 @@ class OptimizationInversion(Inversion):
                 objective.backward()
                 optimizer.step()
                 images.data.clamp_(0, 1)
+                average.lerp_(images.detach(), _AVERAGED)
                 # Adam's unrest keeps the sum flat for a while where the image still gets better: hence the patience.
                 if objective < (1 - _TOLERANCE) * least:
                     least, latest = objective.item(), step
                 elif step - latest == _PATIENCE:
                     break
-        return images.detach()
+            # The average is freer of Adam's unrest, but lags behind in a short search.
+            with torch.no_grad():
+                better = self._objective(average, given) < self._objective(images, given)
+            return torch.where(better[:, None, None, None], average, images.detach())
 
     def _objective(self, images: Tensor, given: Tensor) -> Tensor:
         """What is minimised, for each image `(B,)`."""

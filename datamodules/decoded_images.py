@@ -12,6 +12,7 @@ from torch import Tensor
 
 from preimage.checks import check_range
 
+from .cache import Rows
 from .image_cache import ImageCache, OnBadImage, cache_images, square, tell_left_out
 from .image_tree import ImageTree
 from .in_memory import InMemoryDataModule, InMemoryImages
@@ -50,14 +51,16 @@ class DecodedImagesDataModule(InMemoryDataModule):
         _ = self._opened
 
     def setup(self, stage: str) -> None:
-        """Draws the splits and reads their images into memory, once."""
+        """Draws the splits of the images, which all processes share in one file, once."""
         if hasattr(self, "train_set"):
             return
         tree, cache, splits = self._opened
         self.bad_images = cache.bad
         labels = torch.tensor(tree.labels)
         self.train_set, self.val_set, self.test_set = (
-            InMemoryImages(cache.images[index], labels[index], names=[tree.names[i] for i in index.tolist()])
+            InMemoryImages(
+                Rows(cache.images, index, cache.key), labels[index], names=[tree.names[i] for i in index.tolist()]
+            )
             for index in (splits["train"], splits["val"], splits["test"])
         )
         sizes = ", ".join(f"{len(index)} {name}" for name, index in splits.items())

@@ -134,7 +134,7 @@ def _fill(building: Path, images: Tensor | Rows, encode: Encode) -> None:
                 return True
         return False
 
-    first = rank_zero_only.rank == 0  # the bar counts what all have done
+    first = getattr(rank_zero_only, "rank", 0) == 0  # the bar counts what all have done
     bar = Progress(total=len(images), desc="encoding", unit="images") if first else nullcontext()
     with bar as shown, suppress(FileNotFoundError):
         while building.is_dir():

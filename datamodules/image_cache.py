@@ -183,10 +183,8 @@ def cache_images(
 
 def _key(source: Source, names: list[str], size: int) -> str:
     """Hash of all that the pixels depend on: where the files are, their listing, and the way of decoding."""
-    stat = source.root.stat()
-    origin = [str(source.root.absolute()), *((stat.st_size, stat.st_mtime_ns) if source.root.is_file() else ())]
-    listing = [[name, source.sizes[name], source.changed.get(name)] for name in names]
-    return hashlib.sha256(json.dumps([_VERSION, size, origin, listing]).encode()).hexdigest()[:32]
+    listing = [[name, source.sizes.get(name), source.changed.get(name)] for name in names]
+    return hashlib.sha256(json.dumps([_VERSION, size, source.origin(), listing]).encode()).hexdigest()[:32]
 
 
 class _Chunks(Dataset[dict[str, str]]):

@@ -2,6 +2,7 @@
 # ruff: noqa: F401
 
 from .augmentation import PerImageAffine
+from .huggingface import HuggingFaceDataModule
 from .image_folder import ImageFolderDataModule
 from .in_memory import InMemoryDataModule
 from .mnist import MNISTDataModule

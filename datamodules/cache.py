@@ -1,8 +1,11 @@
 """Arrays that are computed once, into a file on disk that later starts and other processes map into memory."""
 
+import hashlib
 import json
 import math
-from collections.abc import Callable
+import mmap
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ from torch import Tensor
 
 from preimage.files import reserve, whole_folder, write_json
 from preimage.locks import locked
+
+#: Reserves no memory for the pages of a map that are written to: where any might be, Linux refuses one larger than all.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 def mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype, shared: bool = False) -> Tensor:
@@ -22,7 +28,47 @@ def mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype, shared: bool 
         dtype: Its type.
         shared: Write changes to the file, and do not keep them to this process.
     """
-    return torch.from_file(str(path), shared=shared, size=math.prod(shape), dtype=dtype).view(shape)
+    flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | _NO_RESERVE
+    with path.open("r+b" if shared else "rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
+class Rows:
+    """Some rows of an array that is mapped into memory, of which no more is read than is asked for.
+
+    Args:
+        array: The whole array `(N, ...)`.
+        index: Which of its rows, in this order `(M,)`.
+        key: What tells the array from others, in place of its content.
+
+    Attributes:
+        shape: `(M, ...)`.
+        key: What tells these rows from others.
+    """
+
+    def __init__(self, array: Tensor, index: Tensor, key: str) -> None:
+        self.array = array
+        self.index = index
+        self.shape = torch.Size((len(index), *array.shape[1:]))
+        self.key = f"{key} {hashlib.sha256(index.numpy().tobytes()).hexdigest()}"
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.index)
+
+    def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
+        """Reads the row `(...)` of a number, or the rows `(K, ...)` of a slice, or of indices or a mask."""
+        index = self.index[rows]
+        return self.array.index_select(0, index) if index.ndim else self.array[index].clone()
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Reads rows `(K, ...)`, as a tensor does; `dim` is 0."""
+        return self.array.index_select(dim, self.index[index])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Reads all rows in order, so many at a time."""
+        return (self.array.index_select(0, index) for index in self.index.split(size))
 
 
 def cached_array(

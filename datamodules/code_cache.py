@@ -1,30 +1,42 @@
-"""Codes of a frozen encoder, computed once and kept in one file on disk that later runs map into memory."""
+"""Codes of a frozen encoder, computed once and kept in one file on disk that later runs map into memory.
+
+All processes that want the same codes share the work, be they ranks of one run on one machine or on several, or other
+runs: each encodes a block that no other is at, and none waits for another but by looking at the disk. What a killed
+process has encoded stays, and a block that it was at is taken up by another.
+"""
 
 import hashlib
 import math
-from collections.abc import Callable
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor
 
+from preimage.files import reserve
+from preimage.locks import Busy, locked
 from preimage.progress import Progress
 
-from .cache import cached_array, mapped
+from .cache import Rows, mapped
 
 BATCH = 64
+_BLOCKS = 256  # at the most: each is put on the disk before it is believed, which takes some milliseconds
+_POLL = 0.2  # seconds
+Encode = Callable[[Tensor], Tensor]
 
 
-def cache_codes(
-    images: Tensor, encode: Callable[[Tensor], Tensor], key: str, cache_dir: Path, limit_gb: float
-) -> Tensor:
+def cache_codes(images: Tensor | Rows, encode: Encode, key: str, cache_dir: Path, limit_gb: float) -> Tensor:
     """Encodes images once; a second call with the same images and encoder maps what the first one wrote.
 
-    A cache is believed only if it agrees with a few images that are encoded again.
+    A cache is believed, whole or half-written, only if it agrees with a few images that are encoded again.
 
     Args:
-        images: uint8 images `(N, C, H, W)`.
+        images: uint8 images `(N, C, H, W)`; those in memory are told from others by their content.
         encode: Maps uint8 images `(B, C, H, W)` to codes `(B, ...)` on the CPU, the same at every call.
         key: What else the codes depend on: the encoder's weights and layer, the precision.
         cache_dir: Folder of all caches.
@@ -35,32 +47,101 @@ def cache_codes(
 
     Raises:
         ValueError: The codes would take more than `limit_gb`.
-        OSError: The disk has no room for them.
+        OSError: The disk has no room for them, or another process has thrown them away as wrong.
     """
     some = torch.arange(0, len(images), max(1, len(images) // 8))
     sample = encode(images[some])
     shape, dtype = (len(images), *sample.shape[1:]), sample.dtype
     digest = hashlib.sha256(f"{key} {tuple(images.shape)} {shape} {dtype}".encode())
-    digest.update(images.contiguous().numpy().data)  # their content: splits and transforms need no names
-    folder, size = cache_dir / f"codes-{digest.hexdigest()[:32]}", math.prod(shape) * dtype.itemsize / 1e9
+    digest.update(images.key.encode() if isinstance(images, Rows) else images.contiguous().numpy().data)
+    folder, size = cache_dir / f"codes-{digest.hexdigest()[:32]}", math.prod(shape) * dtype.itemsize
+    building, lock = folder.with_name(f"{folder.name}.part"), folder.with_name(f"{folder.name}.lock")
 
-    def is_right(codes: Tensor) -> bool:
-        close = torch.allclose(codes[some].float(), sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std()))
+    def right(folder: Path) -> bool:
+        path = folder / "codes"
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+        there = mapped(path, shape, dtype)[some].float()
+        close = torch.allclose(there, sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std()))
         if not close:
-            rank_zero_info(f"{folder} holds other codes than the encoder gives: it is made anew")
+            rank_zero_info(f"{folder} holds other codes than the encoder gives")
         return close
 
-    def fill(path: Path) -> dict[str, str]:
-        rank_zero_info(f"caching codes {shape} in {folder}, {size:.3f} GB")
-        codes = mapped(path, shape, dtype, shared=True)
-        for start in Progress(range(0, len(images), BATCH), desc="encoding", unit="batches"):
-            codes[start : start + BATCH] = encode(images[start : start + BATCH])
-        return {}
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with locked(lock, wait=math.inf):
+        if right(folder):  # what is there takes no more room
+            return mapped(folder / "codes", shape, dtype)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not right(building):
+            if size > limit_gb * 1e9:
+                raise ValueError(
+                    f"the codes would take {size / 1e9:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}:"
+                    " raise it, or set model.cache_codes false"
+                )
+            rank_zero_info(f"caching codes {shape} in {folder}, {size / 1e9:.3f} GB")
+            _begin(building, size)
+            _write(building, zip(some.tolist(), sample.split(1), strict=True))  # by which others know them
+    _fill(building, images, encode)
+    with locked(lock, wait=math.inf):
+        with suppress(FileNotFoundError):  # another one was first
+            building.rename(folder)
+            for path in folder.iterdir():
+                if path.name != "codes":
+                    path.unlink()
+        if not right(folder):
+            raise OSError(f"{building} was made anew by a process with another encoder: start again when it is done")
+    return mapped(folder / "codes", shape, dtype)
 
-    if size > limit_gb and not folder.exists():  # what is there already takes no more
-        raise ValueError(
-            f"the codes would take {size:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise it,"
-            " or set model.cache_codes false"
-        )
-    mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
-    return cached_array(folder / "codes", shape, dtype, fill, mend, is_right)[0]
+
+def _begin(building: Path, size: int) -> None:
+    """Makes the folder with a file of zeros, or nothing where the disk has no room for it."""
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
+        reserve(building / "codes", size, mend)
+    except OSError:
+        shutil.rmtree(building)
+        raise
+
+
+def _write(building: Path, parts: Iterable[tuple[int, Tensor]]) -> None:
+    """Puts codes `(B, ...)` on the disk, each from a row on.
+
+    Written, and not mapped: where two machines write to one page of a map, either may undo what the other has done.
+    """
+    with (building / "codes").open("r+b", buffering=0) as file:
+        for first, codes in parts:
+            rows = codes.contiguous().view(torch.uint8).numpy()
+            file.seek(first * (rows.nbytes // len(codes)))
+            file.write(rows.data)
+        os.fsync(file)
+
+
+def _fill(building: Path, images: Tensor | Rows, encode: Encode) -> None:
+    """Encodes, beside all others that do, until every block is done or the folder is gone."""
+    step = BATCH * math.ceil(len(images) / (BATCH * _BLOCKS))
+    starts = range(0, len(images), step)
+
+    def does(start: int) -> bool:
+        """Encodes a block, unless another process has done it or is at it."""
+        mark = building / f"{start}.done"
+        with suppress(Busy), locked(building / f"{start}.lock"):
+            if not mark.exists():
+                firsts = range(start, min(start + step, len(images)), BATCH)
+                _write(building, ((first, encode(images[first : first + BATCH])) for first in firsts))
+                mark.touch()
+                return True
+        return False
+
+    first = getattr(rank_zero_only, "rank", 0) == 0  # the bar counts what all have done
+    bar = Progress(total=len(images), desc="encoding", unit="images") if first else nullcontext()
+    with bar as shown, suppress(FileNotFoundError):
+        while building.is_dir():
+            done = {int(mark.stem) for mark in building.glob("*.done")}
+            if shown:
+                shown.update(min(step * len(done), len(images)) - shown.n)
+            if len(done) == len(starts):
+                break
+            if not any(does(start) for start in starts if start not in done):
+                time.sleep(_POLL)

@@ -130,10 +130,12 @@ class ImageCache(NamedTuple):
     Attributes:
         images: uint8 images `(N, 3, size, size)`, mapped into memory, zeros for one that could not be read.
         bad: Reason by name, for the files that could not be read.
+        key: Hash of all that the pixels depend on.
     """
 
     images: Tensor
     bad: dict[str, str]
+    key: str
 
 
 def cache_images(
@@ -171,19 +173,18 @@ def cache_images(
                 bar.update(min(CHUNK, len(names) - bar.n))
         return {"bad": bad}
 
-    path = cache_dir / _key(source, names, size) / "images.u8"
+    key = _key(source, names, size)
+    path = cache_dir / key / "images.u8"
     mend = "make room, or set data.cache_dir to a folder on another disk"
     images, beside = cached_array(path, shape, torch.uint8, fill, mend)
     refuse_bad(source.root, beside["bad"], on_bad_image)
-    return ImageCache(images, beside["bad"])
+    return ImageCache(images, beside["bad"], key)
 
 
 def _key(source: Source, names: list[str], size: int) -> str:
     """Hash of all that the pixels depend on: where the files are, their listing, and the way of decoding."""
-    stat = source.root.stat()
-    origin = [str(source.root.absolute()), *((stat.st_size, stat.st_mtime_ns) if source.root.is_file() else ())]
-    listing = [[name, source.sizes[name], source.changed.get(name)] for name in names]
-    return hashlib.sha256(json.dumps([_VERSION, size, origin, listing]).encode()).hexdigest()[:32]
+    listing = [[name, source.sizes.get(name), source.changed.get(name)] for name in names]
+    return hashlib.sha256(json.dumps([_VERSION, size, source.origin(), listing]).encode()).hexdigest()[:32]
 
 
 class _Chunks(Dataset[dict[str, str]]):

@@ -1,25 +1,20 @@
 """Folders and zip files of colour images, with labels or without."""
 
-import math
 import re
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from preimage.checks import check_range
-
-from .decoded_images import DecodedImagesDataModule
+from .decoded_images import DrawnSplitsDataModule
 from .image_tree import ImageTree, Layout, find_images
 from .source import Source
-from .splits import stratified_split
 from .tables import Wanted
 
 _TINY_IMAGENET = re.compile(r"(^|/)train/n\d{8}/images/")
 _IDX = re.compile(r"-(images-idx3|labels-idx1)-ubyte")
 
 
-class ImageFolderDataModule(DecodedImagesDataModule):
+class ImageFolderDataModule(DrawnSplitsDataModule):
     """Images of any size and format, from a folder or straight from a zip file, as RGB squares.
 
     Class folders (`CLASS/*.jpg`), split folders (`train|val|test/CLASS/*.jpg`, also as `Training_set` or `valid`), the
@@ -32,13 +27,10 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         image_size: Height and width, in pixels; the middle square of each image is resized to it.
         layout: How the images are laid out; `auto` looks. `folders` takes every folder for a class, whatever it is
             called, `splits` reads no table, and `flat` takes all images without labels.
-        val_fraction: Share of the images for validation, where the tree has no such split, in [0, 1].
-        test_fraction: Share of the images for the test, where the tree has no such split, in [0, 1].
-        split_seed: Seed of the splits that the tree does not have.
         table: File of labels, its path in `root` or elsewhere; by default every CSV that names images and labels.
         filename_column: Its column of file names, by default that which names images.
         label_column: Its column of labels, by default that which is called so, or the only other one.
-        kwargs: See `DecodedImagesDataModule`.
+        kwargs: See `DrawnSplitsDataModule`.
     """
 
     def __init__(
@@ -46,28 +38,18 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         root: str,
         image_size: int = 128,
         layout: Layout = "auto",
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
         table: str | None = None,
         filename_column: str | None = None,
         label_column: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, image_size, **kwargs)
-        check_range("data", "[0, 1]", val_fraction=val_fraction, test_fraction=test_fraction)
-        if val_fraction + test_fraction > 1:
-            raise ValueError(
-                f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be together at most 1"
-            )
         self.wanted = Wanted(table, filename_column, label_column)
         if any(self.wanted) and layout not in ("auto", "csv"):
             raise ValueError(
                 f"data.layout={layout} reads no table: leave out data.table and its columns, or the layout"
             )
         self.layout = layout
-        self.fractions = {"test": test_fraction, "val": val_fraction}
-        self.split_seed = split_seed
 
     def _find(self, source: Source) -> ImageTree:
         if self.layout == "auto" and any(map(_TINY_IMAGENET.search, source.sizes)):
@@ -77,23 +59,3 @@ class ImageFolderDataModule(DecodedImagesDataModule):
         tree = find_images(source, self.layout, self.wanted)
         self._split(tree, torch.ones(len(tree.names), dtype=torch.bool))  # before anything is decoded
         return tree
-
-    def _split(self, tree: ImageTree, good: Tensor) -> dict[str, Tensor]:
-        """Takes the splits of the tree, and draws a stratified share of `train` for those that it lacks."""
-        labels = torch.tensor(tree.labels)
-        splits = {
-            name: torch.tensor([(split or "train") == name for split in tree.splits]).logical_and(good).nonzero()[:, 0]
-            for name in ("train", "val", "test")
-        }
-        total = len(splits["train"])
-        missing = {name: part for name, part in self.fractions.items() if total and part and not len(splits[name])}
-        if none := [f"data.{name}_fraction={part}" for name, part in missing.items() if not round(part * total)]:
-            raise ValueError(
-                f"{self.root}: too few images ({total}) for {' and '.join(none)}: set 0 to do without such a split,"
-                f" or at least {math.ceil(100 / total) / 100}"
-            )
-        for name, fraction in missing.items():
-            size = min(round(fraction * total), len(splits["train"]))
-            rest, drawn = stratified_split(labels[splits["train"]], size, self.split_seed)
-            splits[name], splits["train"] = splits["train"][drawn], splits["train"][rest]
-        return splits

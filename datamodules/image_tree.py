@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
@@ -78,11 +78,16 @@ def find_images(
         labelled += [Entry(name, None, None) for name in names if name not in kept]
         kept.update(names)
     notes += _left_out(source, names, kept, wanted)
-    if all(map(_NUMBER.fullmatch, classes)):
-        classes.sort(key=Decimal)
+    classes = in_order(classes)
     index: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     paths, labels, splits = map(list, zip(*labelled, strict=True))
     return ImageTree(paths, [index[label] for label in labels], splits, classes, notes + [why for why, _ in unused])
+
+
+def in_order(classes: Iterable[str]) -> list[str]:
+    """The names of classes, each once: numbers by their value, others by their letters."""
+    names = sorted({*classes})
+    return sorted(names, key=Decimal) if all(map(_NUMBER.fullmatch, names)) else names
 
 
 def _entries(

@@ -1,4 +1,4 @@
-"""Images in memory: uint8 tensors that are served a batch at a time, and the data module around them."""
+"""uint8 images, in memory or mapped into it, that are served a batch at a time, and the data module around them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,24 +16,25 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_modules.base import Batch
 from preimage.checks import check_range
 
+from .cache import Rows
 from .code_cache import cache_codes
 from .resumable import ResumableLoader, ResumableSampler
 
 
 class InMemoryImages(Dataset[Batch]):
-    """Images and labels as whole tensors; a batch is one indexing operation.
+    """Images and labels; a batch is one indexing operation.
 
     Args:
-        images: uint8 images `(N, C, H, W)`.
+        images: uint8 images `(N, C, H, W)`, in memory or in a file.
         labels: Class indices `(N,)`, -1 for an image whose label is not given.
         index: Which images an epoch holds, as often as each is named `(M,)`; by default every one once.
         names: File names of the images, if they come from files.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, index: Tensor | None = None, names: Sequence[str] | None = None
+        self, images: Tensor | Rows, labels: Tensor, index: Tensor | None = None, names: Sequence[str] | None = None
     ) -> None:
-        self.images = images
+        self.images: Any = images  # a tensor, or what is read by index as one
         self.labels = labels
         self.index = index
         self.names = names

@@ -9,7 +9,7 @@ import unicodedata
 import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from preimage.files import write_text
 
@@ -85,6 +85,11 @@ class Source:
             self.sizes = {name: self._members[name].file_size for name in sorted(self._members)}
         else:
             raise FileNotFoundError(f"no images at {root}: expected a folder or zip file with {expected}")
+
+    def origin(self) -> list[Any]:
+        """Where the files are, and what tells of a change that their sizes and times do not."""
+        stat = self.root.stat()
+        return [str(self.root.absolute()), *((stat.st_size, stat.st_mtime_ns) if self.root.is_file() else ())]
 
     def read(self, name: str) -> bytes:
         """Reads a file.

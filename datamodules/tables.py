@@ -87,6 +87,12 @@ def from_tables(source: Source, names: list[str], wanted: Wanted) -> tuple[list[
     return [entry for entry, _ in labelled.values()], notes, unused
 
 
+def label_like(columns: list[str]) -> list[str]:
+    """Those of the columns whose names say most clearly that they hold labels; none where none does."""
+    tiers = ([column for column in columns if _plain(column) in tier] for tier in _LABELS)
+    return next(filter(None, tiers), [])
+
+
 def _tables(source: Source, wanted: Wanted) -> "Iterator[_Table]":
     if wanted.table is None:
         tables = [name for name in source.sizes if name.lower().endswith(TABLES) and not is_hidden(name)]
@@ -222,8 +228,8 @@ class _Table:
     def _label_columns(self, rest: list[int], asked: str | None) -> list[int]:
         if asked is not None:
             return self._called(asked)
-        tiers = ([i for i in rest if self.plain[i] in tier] for tier in _LABELS)
-        return next(filter(None, tiers), rest)
+        like = label_like([self.columns[i] for i in rest])
+        return [i for i in rest if self.columns[i] in like] or rest
 
     def _names_splits(self, column: int) -> bool:
         return all(len(cells) > column and split_named(cells[column]) for _, cells in self.head)

@@ -281,18 +281,25 @@ class EncoderModule(LightningModule):
         check_classes(self, self._data(), stage)
 
     def on_fit_start(self) -> None:
-        """Caches the codes if asked to: on one process of a machine first, while the others wait."""
+        """Caches the codes if asked to: all processes share the work, and wait for each other at the disk.
+
+        Raises:
+            ChildProcessError: One of them has ended meanwhile.
+        """
         if not self.cache_codes:
             return
         data = self._data()
         if not hasattr(data, "cache_codes"):
             raise ValueError(f"model.cache_codes needs one of our data modules, not {type(data).__name__}")
         key = f"{self.encoder} {weights_hash(self.encoder)} {self.trainer.precision}"
-        if self.trainer.local_rank == 0:
-            data.cache_codes(self._encode, key, self.reads_images)
-        self.trainer.strategy.barrier("codes")
-        if self.trainer.local_rank != 0:
-            data.cache_codes(self._encode, key, self.reads_images)
+        data.cache_codes(self._encode, key, self.reads_images)
+        try:
+            self.trainer.strategy.barrier("codes")  # all are here within a moment
+        except RuntimeError as error:
+            raise ChildProcessError(
+                "a process of this run has ended while codes were encoded, perhaps for want of memory: start again, and"
+                " what was encoded is taken up"
+            ) from error
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
 
 from preimage.__main__ import main
-from tests.conftest import QUICK, ROOT, Digits, Run, write_idx
+from tests.conftest import PLAIN, QUICK, ROOT, Digits, Run, fork, write_idx
 from tests.preimage.test_cli import rows, values
 
 CODEC = ["--model.encoder=MNISTEncoder", "--model.encoder.latent_dim=10"]
@@ -222,6 +225,61 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) ->
     assert "terminated with exit code 143" in err  # SIGTERM, and not what waits in vain for the other
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert 4 <= saved["global_step"] <= 4 + 50
+
+
+class SlowFlatten(nn.Flatten):
+    """Takes longer for a batch of 64 than processes wait for each other; or ends the second process there."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) == 64 and self.seconds:
+            time.sleep(self.seconds)
+        elif len(images) == 64 and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(images)
+
+
+FLAT = ["--model=Classifier", f"--model.encoder={__name__}.SlowFlatten", "--model.freeze_encoder=true"]
+FLAT += ["--model.head=MLPHead", "--model.head.in_features=784", "--model.cache_codes=true"]
+
+
+@pytest.mark.slow
+def test_a_cache_may_take_longer_than_processes_wait_for_each_other(tmp_path: Path) -> None:
+    strategy = "--trainer.strategy=lightning.pytorch.strategies.DDPStrategy"
+    flags = [*PLAIN, *FLAT, "--model.encoder.seconds=7", "--data.num_labels=50", f"--data.cache_dir={tmp_path}"]
+    flags += ["--trainer.devices=2", strategy, "--trainer.strategy.start_method=fork"]
+    flags += ["--trainer.strategy.process_group_backend=gloo", "--trainer.strategy.timeout=0:00:05"]
+    process = fork(lambda: main(["fit", *flags, f"--run_dir={tmp_path / 'run'}"]), tmp_path / "said")
+    start = time.monotonic()
+    process.join(120)
+    assert process.exitcode == 0, (tmp_path / "said").read_text()
+    assert time.monotonic() - start > 7
+    assert values(tmp_path / "run", "val/loss")
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_encoding_ends_the_others_and_its_work_is_kept(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    flags = [*PLAIN, *FLAT, "--data.num_labels=500", f"--data.cache_dir={tmp_path / 'cache'}"]
+
+    def work(rank: str) -> None:
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+        os.environ |= {"TORCHELASTIC_RUN_ID": "7", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        main(["fit", *flags, "--trainer.devices=2", "--trainer.strategy=ddp", f"--run_dir={tmp_path / 'run'}"])
+
+    first, second = (fork(partial(work, str(rank)), tmp_path / f"said_{rank}") for rank in range(2))
+    for process in (first, second):
+        process.join(120)
+    said = (tmp_path / "said_0").read_text()
+    assert [first.exitcode, second.exitcode] == [1, -signal.SIGKILL], said
+    assert said.splitlines()[-1].startswith("error: a process of this run has ended while codes were encoded"), said
+    assert len(list((tmp_path / "cache").glob("codes-*/codes"))) == 2  # whole, without the one that died
+    assert not list((tmp_path / "cache").glob("*.part"))
 
 
 @pytest.mark.slow

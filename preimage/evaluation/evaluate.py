@@ -9,6 +9,7 @@ from torch import Tensor
 
 from callbacks.run.state import PROVENANCE
 from datamodules import InMemoryDataModule
+from datamodules.cache import Rows
 from lightning_modules import LPIPS, VAE, Inversion
 from lightning_modules.base import EncoderModule
 from lightning_modules.checkpoints import load_checkpoint
@@ -130,7 +131,7 @@ def _evaluate(
 
 def _made_images(
     model: EncoderModule,
-    test: Tensor,
+    test: Tensor | Rows,
     some: Tensor,
     extractor: Extractor | None,
     lpips: LPIPS | None,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from datamodules.cache import Rows
 from lightning_modules import FrozenFeatures
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.networks.tokens import probe_vectors
@@ -108,7 +109,7 @@ def named_extractor(given: str, device: torch.device) -> Extractor:
 
 @torch.no_grad()
 def measure_generation(
-    sample: Callable[[int], Tensor], images: Tensor, extractor: Extractor, device: torch.device
+    sample: Callable[[int], Tensor], images: Tensor | Rows, extractor: Extractor, device: torch.device
 ) -> dict[str, Any]:
     """FID and KID between real images and as many drawn ones, both at the model's size and in 8 bits.
 
@@ -137,7 +138,7 @@ def measure_generation(
 
 
 @torch.no_grad()
-def measure_rfid(rebuild: Images, images: Tensor, extractor: Extractor, device: torch.device) -> dict[str, Any]:
+def measure_rfid(rebuild: Images, images: Tensor | Rows, extractor: Extractor, device: torch.device) -> dict[str, Any]:
     """The Frechet distance between real images and their reconstructions, at the latter's size and in 8 bits.
 
     Args:
@@ -169,7 +170,7 @@ def measure_rfid(rebuild: Images, images: Tensor, extractor: Extractor, device: 
 
 
 def _features(
-    make: Images, images: Tensor, extractor: Extractor, device: torch.device
+    make: Images, images: Tensor | Rows, extractor: Extractor, device: torch.device
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Features `(N, D)` of uint8 images `(N, C, H, W)` and of what is made of them, and the size of both."""
     real: list[Tensor] = []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules import InMemoryDataModule
+from datamodules.cache import Rows
 from datamodules.code_cache import cache_codes
 from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
@@ -33,7 +34,7 @@ def to_float(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device).float().div_(255)
 
 
-def spread(images: Tensor, most: int) -> Tensor:
+def spread(images: Tensor | Rows, most: int) -> Tensor:
     """Indices of so many images at most, spread evenly over all."""
     return torch.linspace(0, len(images) - 1, min(most, len(images))).long()
 
@@ -41,7 +42,7 @@ def spread(images: Tensor, most: int) -> Tensor:
 @torch.no_grad()
 def reconstruction_errors(
     rebuild: Images,
-    images: Tensor,
+    images: Tensor | Rows,
     device: torch.device,
     resize: Images | None = None,
     lpips: Perceptual | None = None,
@@ -111,7 +112,7 @@ def labelled(splits: dict[str, Codes]) -> dict[str, Codes]:
 
 
 @torch.no_grad()
-def measure_speed(run: Images, images: Tensor, device: torch.device) -> tuple[float, float]:
+def measure_speed(run: Images, images: Tensor | Rows, device: torch.device) -> tuple[float, float]:
     """Images per second that go through `run`, in batches of 64, and the peak memory meanwhile in gigabytes.
 
     On a GPU the memory is what torch has allocated there; elsewhere it is all that the process occupies, the

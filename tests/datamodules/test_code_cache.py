@@ -1,5 +1,7 @@
 import multiprocessing
+import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules import ImageFolderDataModule, MNISTDataModule
+from datamodules.cache import Rows
 from datamodules.code_cache import cache_codes
 from lightning_modules import Autoencoder, Classifier, Inversion, MLPHead, MNISTDecoder, MNISTEncoder
-from tests.conftest import QUICK, Fails, Run
+from tests.conftest import QUICK, Fails, Run, fork, wait_for
 from tests.lightning_modules.test_base import trainer
 
 IMAGES = torch.randint(0, 256, (150, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -88,21 +91,92 @@ def test_a_cache_that_disagrees_with_the_encoder_is_made_anew(tmp_path: Path) ->
     assert cache_codes(IMAGES, changed, "key", tmp_path, 1.0).equal(Counting(factor=3.0)(IMAGES))
 
 
-def test_a_killed_build_is_not_believed(tmp_path: Path) -> None:
-    class Killed(Counting):
-        def __call__(self, images: Tensor) -> Tensor:
-            if self.seen > 64:
-                raise KeyboardInterrupt
-            return super().__call__(images)
+class Killed(Counting):
+    """Ends in the second of the blocks."""
 
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.seen > 64:
+            raise KeyboardInterrupt
+        return super().__call__(images)
+
+
+def test_a_killed_build_is_continued_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cache_codes(IMAGES, Killed(), "key", tmp_path, 1.0)
-    assert list(tmp_path.glob("*/")) == []
-    cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0)
+    (part,) = tmp_path.glob("*/")
+    assert [path.name for path in part.glob("*.done")] == ["0.done"]
+    rest = Counting()
+    assert cache_codes(IMAGES, rest, "key", tmp_path, 0.0).equal(Counting()(IMAGES))  # its room was taken before
+    assert rest.seen == 9 + 150 - 64
     (folder,) = tmp_path.glob("*/")
+    assert [path.name for path in folder.iterdir()] == ["codes"]
     with (folder / "codes").open("r+b") as file:
         file.truncate(1000)
     assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
+
+
+def test_a_half_written_cache_of_another_encoder_is_not_continued(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache_codes(IMAGES, Killed(factor=3.0), "key", tmp_path, 1.0)
+    assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
+
+
+def test_one_whose_cache_is_thrown_away_says_so(tmp_path: Path) -> None:
+    class Displaced(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            if len(images) == 64 and self.seen < 20:  # amid its first block comes one with other codes
+                cache_codes(IMAGES, Counting(factor=3.0), "key", tmp_path, 1.0)
+            return super().__call__(images)
+
+    with pytest.raises(OSError, match=r"codes-\w+\.part was made anew by a process with another encoder"):
+        cache_codes(IMAGES, Displaced(), "key", tmp_path, 1.0)
+    assert cache_codes(IMAGES, Counting(factor=3.0), "key", tmp_path, 1.0).equal(Counting(factor=3.0)(IMAGES))
+
+
+def test_codes_of_mapped_images_are_known_without_a_look_at_all_of_them(tmp_path: Path) -> None:
+    class Looked(Rows):
+        seen = 0
+
+        def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
+            images = super().__getitem__(rows)
+            self.seen += len(images)
+            return images
+
+    index = torch.arange(149, -1, -1)
+    first = cache_codes(Rows(IMAGES, index, "images"), Counting(), "key", tmp_path, 1.0)
+    assert first.equal(Counting()(IMAGES.flip(0)))
+    again = Looked(IMAGES, index, "images")
+    assert cache_codes(again, Counting(), "key", tmp_path, 1.0).equal(first)
+    assert again.seen == 9
+    for other in (Rows(IMAGES, index, "others"), Rows(IMAGES, index.flip(0), "images")):
+        encode = Counting()
+        assert cache_codes(other, encode, "key", tmp_path, 1.0).equal(Counting()(other[:]))
+        assert encode.seen == 9 + 150
+
+
+def test_processes_share_the_work_and_take_up_that_of_a_killed_one(tmp_path: Path) -> None:
+    images = torch.arange(64 * 12, dtype=torch.int32).view(-1, 1, 1, 1).bitwise_and(255).to(torch.uint8)
+
+    def encode(images: Tensor) -> Tensor:
+        if len(images) == 64:
+            with (tmp_path / "seen").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.1)
+        return images.flatten(1).float()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        assert cache_codes(images, encode, "key", tmp_path / "cache", 1.0).equal(images.flatten(1).float())
+
+    killed, left = (fork(work) for _ in range(2))
+    wait_for(tmp_path / "seen", killed)
+    time.sleep(0.35)
+    killed.kill()
+    left.join(30)
+    assert left.exitcode == 0
+    by = Counter((tmp_path / "seen").read_text().split())
+    assert sum(by.values()) in (12, 13)  # with the block that was killed, unless it was between two
+    assert 2 <= by[str(killed.pid)] <= 6
 
 
 def test_too_large_a_cache_is_refused_before_it_is_written(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules import InMemoryDataModule
+from datamodules.cache import Rows
 from lightning_modules import FrozenFeatures, Inversion
 from lightning_modules.inversion import at_common_size
 from lightning_modules.perceptual import Perceptual
@@ -50,7 +51,9 @@ def pixels_again(side: int) -> Images:
     return lambda images: F.interpolate(down(images), images.shape[-2:], mode="bicubic").clamp(0, 1)
 
 
-def errors(rebuild: Images, images: Tensor, device: torch.device, lpips: Perceptual | None = None) -> dict[str, float]:
+def errors(
+    rebuild: Images, images: Tensor | Rows, device: torch.device, lpips: Perceptual | None = None
+) -> dict[str, float]:
     """Errors at the common size of the reconstructions of uint8 images `(N, C, H, W)`, as `psnr_64` and others."""
     values = reconstruction_errors(rebuild, images, device, at_common_size, lpips)
     return {f"{name}_64": value for name, value in values.items() if np.isfinite(value)}

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.cache import Rows
 from lightning_modules.inversion import at_common_size
 from preimage.files import write_atomically, write_rows, write_text
 from preimage.reporting.tables import markdown_table
@@ -127,13 +128,12 @@ def _kept(plan: Plan, point: Point) -> dict[str, Any]:
 
 
 def _mean_image(plan: Plan) -> dict[str, Any]:
-    images: Any = plan.data.train_set.images  # which are never all turned into floats
-    mean = mean_image(images).to(plan.device)
+    mean = mean_image(plan.data.train_set.images).to(plan.device)
     error = errors(lambda batch: mean.expand_as(batch), plan.data.test_set.images, plan.device)
     return {"network": "mean image", "layer": "", "values": 0, "bits": 0} | error
 
 
-def mean_image(images: Tensor) -> Tensor:
+def mean_image(images: Tensor | Rows) -> Tensor:
     """The mean `(C, H, W)` in [0, 1] of uint8 images `(N, C, H, W)`, which are never all turned into floats."""
     total: Any = sum(part.sum(dim=0) for part in images.split(BATCH))
     return torch.as_tensor(total / (255 * len(images)))

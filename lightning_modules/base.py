@@ -55,7 +55,7 @@ class StepOutput(TypedDict, total=False):
         label: Class indices `(B,)`, -1 for an image whose class is not given.
         logits: Logits `(B, num_classes)`, whatever range.
         image: The images `(B, C, H, W)` in [0, 1].
-        input: What the encoder sees of them, `(B, c, h, w)` in [0, 1], where it has a `prepare(images)`.
+        input: What the encoder sees of them, `(B, c, h, w)` in [0, 1], where that is not the images as they are.
         target: The images in the size of the reconstruction, `(B, C, h, w)` in [0, 1].
         reconstruction: What `decode` makes of the codes, `(B, C, h, w)` in [0, 1].
     """
@@ -249,11 +249,11 @@ class EncoderModule(LightningModule):
             if isinstance(config.scheduler, OneCycle):
                 config.scheduler.total_steps = self._total_steps()
 
-    def _total_steps(self) -> int:
+    def _total_steps(self, follower: str = "model.scheduler=OneCycle") -> int:
         steps = self.trainer.estimated_stepping_batches
         if steps == math.inf:
             raise ValueError(
-                "model.scheduler=OneCycle must know the number of steps: set trainer.max_epochs or trainer.max_steps,"
+                f"{follower} must know the number of steps: set trainer.max_epochs or trainer.max_steps,"
                 " also beside trainer.max_time"
             )
         return int(steps)

@@ -133,6 +133,44 @@ class ActiveUnits(Metric):
         return (variance > 0.01).sum().float()
 
 
+class EffectiveRank(Metric):
+    """RankMe of all codes of a split, see `effective_rank`, from sums that processes can add up."""
+
+    higher_is_better = True
+    full_state_update = False
+    gram: Tensor
+
+    def __init__(self, length: int) -> None:
+        """Starts with no images, for codes of `length` numbers."""
+        super().__init__()
+        self.add_state("gram", torch.zeros(length, length, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, code: Tensor) -> None:
+        """Adds codes `(B, ...)`."""
+        codes = code.flatten(1).double()
+        self.gram += codes.T @ codes
+
+    def compute(self) -> Tensor:
+        """The effective rank; NaN without any code but zeros."""
+        return _rank_of(torch.linalg.eigvalsh(self.gram).clamp(min=0).sqrt()).float()
+
+
+def effective_rank(codes: Tensor) -> float:
+    """RankMe: the exponential of the entropy of the singular values (Garrido et al. 2023, arXiv 2210.02885).
+
+    Args:
+        codes: Codes `(N, D)`, which are not centred.
+
+    Returns:
+        Between 1, where all codes lie on a line through the origin, and `min(N, D)`; NaN where all are zero.
+    """
+    return float(_rank_of(torch.linalg.svdvals(codes.double())))
+
+
+def _rank_of(singular_values: Tensor) -> Tensor:
+    return torch.special.entr(singular_values / singular_values.sum()).sum().exp()
+
+
 class CodeEntropy(Metric):
     """Bits per image that quantised codes hold, `code_entropy`, and the levels that a number uses, `used_levels`.
 

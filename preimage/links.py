@@ -14,12 +14,12 @@ from preimage.files import read_plain
 
 #: Options that are one number. What is none of the arguments of a class may be an attribute of it.
 _LINKS = (
-    "data.image_size data.augmentations.size model.encoder.image_size model.decoder.image_size"
+    "data.image_size data.augmentations.size model.view.size model.encoder.image_size model.decoder.image_size"
     " model.auxiliary_decoder.image_size",
     "data.channels model.channels model.encoder.in_channels model.decoder.out_channels"
     " model.auxiliary_decoder.out_channels model.adversarial.in_channels",
     "model.latent_dim model.encoder.latent_dim model.decoder.latent_dim model.auxiliary_decoder.latent_dim"
-    " model.head.in_features model.decoder.in_features model.quantizer.in_features",
+    " model.head.in_features model.decoder.in_features model.quantizer.in_features model.method.in_features",
     "data.wnids data.num_classes model.num_classes model.head.num_classes model.head.out_features",
 )
 _READ = 2.5

@@ -19,7 +19,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_modules import BYOL, DINO, BarlowTwins, JointEmbedding, MNISTEncoder, SelfSupervised, SimCLR, VICReg
 from preimage.__main__ import main
+from preimage.private_api import BatchNorm
 from tests.conftest import PLAIN, QUICK, ROOT, Digits, Run, fork, write_idx
 from tests.preimage.test_cli import rows, values
 
@@ -31,10 +33,14 @@ MODELS = {
         *("--model.encoder=MNISTGaussianEncoder", "--model.decoder=MNISTDecoder", "--model.latent_dim=12"),
         "--model.num_importance_samples=20",
     ],
+    "MaskedAutoencoder": CODEC,
     "Classifier": ["--model.encoder=MNISTGaussianEncoder", "--model.head=MLPHead", "--model.num_samples=3"],
     "ClassifierReconstructor": [*CODEC, "--model.latent_dim=10", "--model.num_classes=10"],
     "Inversion": [*CODEC, "--model.encoder_checkpoint=null", "--model.cache_codes=true"],
 }
+
+
+METHODS: list[type[JointEmbedding]] = [SimCLR, VICReg, BarlowTwins, BYOL, DINO]
 
 
 class Same(Callback):
@@ -294,3 +300,69 @@ def test_two_processes_learn_from_batches_without_a_label(tmp_path: Path) -> Non
     assert 0 < values(tmp_path / "run", "train/adversarial_kl")[0] < 1
     assert 0 < values(tmp_path / "run", "train/mse")[0] < 0.5
     assert values(tmp_path / "run", "train/loss")[0] > 1
+
+
+def compared(method: type[JointEmbedding], views: Tensor) -> list[Tensor]:
+    """The loss of two views `(2, B, C, H, W)`, the gradient of each weight, and what else a step moves.
+
+    Batch norms are as in evaluation: SyncBatchNorm, which is right for several processes, needs GPUs.
+    """
+    torch.manual_seed(0)
+    model = SelfSupervised(MNISTEncoder(), method(), view=[]).double()
+    for part in model.modules():
+        if isinstance(part, BatchNorm):
+            part.eval()
+    _, loss = model.compare(list(views))
+    loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return [loss.detach(), *gradients, *(buffer for name, buffer in model.named_buffers() if "center" in name)]
+
+
+def test_views_are_compared_with_those_of_all_processes(tmp_path: Path) -> None:
+    views = torch.rand(2, 12, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def work(rank: int) -> None:
+        store = f"file://{tmp_path / 'store'}"
+        torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+        for method in METHODS:
+            found = compared(method, views.chunk(2, dim=1)[rank])
+            for value in found:
+                torch.distributed.all_reduce(value)  # DDP averages the gradients
+            torch.save([value / 2 for value in found], tmp_path / f"{method.__name__}_{rank}.pt")
+
+    processes = [fork(partial(work, rank), tmp_path / f"{rank}.txt") for rank in range(2)]
+    for process in processes:
+        process.join(120)
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    assert [process.exitcode for process in processes] == [0, 0], said
+    for method in METHODS:
+        alone, halves = compared(method, views), [compared(method, half)[0] for half in views.chunk(2, dim=1)]
+        both = torch.load(tmp_path / f"{method.__name__}_0.pt")
+        assert len(alone) == len(both) > 6
+        for one, two in zip(alone, both, strict=True):
+            assert torch.allclose(one, two, rtol=1e-9, atol=1e-12), method.__name__
+        by_itself = torch.isclose(alone[0], torch.stack(halves).mean(), rtol=1e-9).item()
+        assert by_itself == (method in (BYOL, DINO))  # which hold no image against another
+
+
+class SameWeights(Callback):
+    """Holds the weights of all processes against each other, those of a teacher too."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        mine = {name: value.detach() for name, value in pl_module.named_parameters()}
+        found: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(found, mine)
+        assert all(torch.equal(value, other[name]) for other in found for name, value in mine.items())
+        Path(trainer.default_root_dir, "same.txt").write_text(str(len(mine)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_on_views(method: type[JointEmbedding], tmp_path: Path) -> None:
+    flags = ["--model=SelfSupervised", "--model.encoder=MNISTEncoder", f"--model.method={method.__name__}"]
+    flags += ["--model.view=[{class_path: PerImageAffine}]", "--model.num_classes=10", "--data.val_size=301"]
+    flags += [f"--trainer.default_root_dir={tmp_path}"]
+    code, err = fit_two(tmp_path / "run", tmp_path / "err", SameWeights, *flags)
+    assert code == 0, err
+    assert int((tmp_path / "same.txt").read_text()) > 10
+    assert values(tmp_path / "run", "val/effective_rank")[0] >= 1

@@ -69,6 +69,9 @@ BOTH_TERMS += [
     "random",
 ]
 BOTH_TERMS += ["--model.adversarial", "PatchDiscriminator", "--model.adversarial.width", "0.25"]
+VIEWS = ["--model", "SelfSupervised", "--model.encoder", "MNISTEncoder", "--model.num_classes", "10"]
+VIEWS += ["--model.method", "DINO", "--model.view", "[{class_path: PerImageAffine}]"]
+MASKED = ["--model", "MaskedAutoencoder", "--model.encoder", "MNISTEncoder", "--model.decoder", "MNISTDecoder"]
 MAX_STEPS = ["--trainer.max_steps", str(STEPS * EPOCHS - 5)]
 TWO = ["--model.quantizer", "FSQ", "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
 KILLED = (-signal.SIGKILL, 1)  # 1 where a process has lost one that it started
@@ -151,7 +154,10 @@ def check_same(whole: Path, resumed: Path) -> None:
     [
         VAE + PLATEAU,
         TWO,
-        *(pytest.param(flags, marks=pytest.mark.slow) for flags in (MAX_STEPS, TWO_ERRORS, SEMI, BOTH_TERMS + TWO)),
+        *(
+            pytest.param(flags, marks=pytest.mark.slow)
+            for flags in (MAX_STEPS, TWO_ERRORS, SEMI, BOTH_TERMS + TWO, VIEWS, MASKED)
+        ),
     ],
 )
 def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, flags: list[str]) -> None:

@@ -7,6 +7,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from lightning_modules.metrics import effective_rank
+
 MOST = 10_000  # codes; more change no figure and take a while
 _COLUMNS = 4096  # numbers of each code that are turned into float64 at a time
 
@@ -16,20 +18,6 @@ def measure_geometry(codes: Tensor) -> dict[str, float]:
     some = codes[:MOST]
     shape = {"effective_rank": effective_rank(some), "intrinsic_dimension": intrinsic_dimension(some)}
     return {"numbers": codes.shape[1]} | {name: value for name, value in shape.items() if math.isfinite(value)}
-
-
-def effective_rank(codes: Tensor) -> float:
-    """RankMe: the exponential of the entropy of the singular values (Garrido et al. 2023, arXiv 2210.02885).
-
-    Args:
-        codes: Codes `(N, D)`, which are not centred.
-
-    Returns:
-        Between 1, where all codes lie on a line through the origin, and `min(N, D)`; NaN where all are zero.
-    """
-    values = torch.linalg.svdvals(codes.double())
-    shares = values / values.sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def intrinsic_dimension(codes: Tensor) -> float:

@@ -59,6 +59,8 @@ def test_both_stages_run(run: Run, butterflies: list[str], overlay: list[str]) -
         folder = runs / names[-1].removesuffix(".yaml") / "version_0"
         assert 0 <= values(folder, "test/f1")[0] <= 1
         assert (folder / "images/confusion/test.png").is_file() == (not no_pictures)
+    run("fit", *config("butterflies/simclr.yaml", *overlay), *small, "--trainer.callbacks=null")
+    assert 1 <= values(runs / "simclr/version_0", "test/effective_rank")[0] <= 20
 
 
 @pytest.mark.parametrize("name", ["vae", pytest.param("vae_cpu", marks=pytest.mark.slow)])

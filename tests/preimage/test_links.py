@@ -74,6 +74,7 @@ CASES: list[tuple[list[str], dict[str, Any]]] = [
     ([config("mnist/autoencoder"), "--model.encoder.latent_dim=2"], dict.fromkeys(CODE, 2)),
     ([config("mnist/invert_classifier"), "--model.encoder.latent_dim=2"], dict.fromkeys(CODE, 2)),
     ([config("mnist/fsq"), "--model.encoder.latent_dim=2"], dict.fromkeys((*CODE, "model.quantizer.in_features"), 2)),
+    ([config("mnist/simclr"), "--model.encoder.latent_dim=2"], {"model.method.in_features": 2}),
     ([config("quickstart"), "--model.decoder.latent_dim=2"], dict.fromkeys(CODE, 2)),
     ([config("faces/real_fake"), "--model.latent_dim=32"], dict.fromkeys(VAE_CODE, 32) | {"model.num_classes": 2}),
     (

@@ -102,7 +102,8 @@ def extra(package: str, of: str = "encoders") -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ModuleNotFoundError(f"{package} is not installed: pip install 'preimage[{of}]' brings it") from error
+        name = package.partition(".")[0]
+        raise ModuleNotFoundError(f"{name} is not installed: pip install 'preimage[{of}]' brings it") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

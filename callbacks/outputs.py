@@ -40,8 +40,8 @@ class OutputCallback(Callback):
         """Keeps what is needed of the outputs of one validation or test step, on the CPU."""
         if self.keeps and all(key in outputs for key in self.needs):
             if self.pools and "code" in outputs:
-                encoder = getattr(trainer.lightning_module, "encoder", None)
-                outputs = outputs | {"code": probe_vectors(outputs["code"], encoder)}
+                vectors = getattr(trainer.lightning_module, "vectors", probe_vectors)
+                outputs = outputs | {"code": vectors(outputs["code"])}
             chosen: Any = slice(None)
             if self.count is not None:
                 chosen = self.pick(trainer, batch_idx, len(outputs[self.keeps[0]]), self.count)

@@ -25,6 +25,7 @@ from preimage.private_api import trainer_of
 from .checkpoints import join_groups, load_checkpoint, load_part, renewed_checkpoint
 from .metrics import reset
 from .networks.precision import follow_dtype
+from .networks.tokens import probe_vectors
 from .networks.weights import check_fit, weights_hash
 from .schedules import OneCycle
 from .shapes import check_classes, check_shapes
@@ -84,7 +85,7 @@ class EncoderModule(LightningModule):
     at the end of an epoch, each `MetricCollection` with the prefix `train/`, `val/` or `test/` is logged and emptied.
     All systems speak of what they can do in the same words, images being floats `(B, C, H, W)` in [0, 1]:
 
-    - `encode(images)` gives codes `(B, ...)`;
+    - `encode(images)` gives codes `(B, ...)`, and `vectors(code)` what probes read of them, `(B, D)`;
     - `decode(code)` and `reconstruct(images)` give images `(B, C, h, w)` in [0, 1], where there is a decoder;
     - `classify(images)` gives logits `(B, num_classes)`, where there is a head;
     - `sample(count)` draws images `(count, C, h, w)` in [0, 1], where there is a prior.
@@ -161,6 +162,10 @@ class EncoderModule(LightningModule):
         """Maps images `(B, C, H, W)` in [0, 1] to codes `(B, ...)`."""
         code: Tensor = self.encoder(images)
         return code
+
+    def vectors(self, code: Tensor) -> Tensor:
+        """Maps codes `(B, ...)` to float32 vectors `(B, D)`, short enough for probes, see `probe_vectors`."""
+        return probe_vectors(code, self.encoder)
 
     def represent(self, images: Tensor) -> Tensor:
         """What is cached of images `(B, C, H, W)`: their codes, or what codes are drawn from."""

@@ -24,6 +24,7 @@ _SIZES = (
     "in_size",
     "num_classes",
 )
+_AGREE = "make the two agree"
 
 
 def check_classes(model: "EncoderModule", data: Any, stage: str) -> None:
@@ -84,27 +85,31 @@ def _send(model: "EncoderModule", image: tuple[int, ...], device: torch.device) 
         return
     given, length = tuple(code.shape[1:]), getattr(model, "latent_dim", None)
     if length is not None and given != (length,):
-        raise ValueError(f"{encoder} gives codes {given} for model.latent_dim={length}: make the two agree")
+        raise ValueError(f"{encoder} gives codes {given} for model.latent_dim={length}: {_AGREE}")
     if (quantizer := getattr(model, "quantizer", None)) is not None:
         described = _describe(model, "quantizer")
         code = _call(quantizer, code, f"{described} does not take the codes {given} of {encoder}")
         encoder, given = f"{encoder} and {described}", tuple(code.shape[1:])
+    to_vectors = _AGREE
+    if len(given) > 1 and hasattr(model.encoder, "tokens"):
+        to_vectors = "a linear head reads vectors, which --model.encoder.tokens mean and some other layers give"
     for name in ("decoder", "auxiliary_decoder", "head"):
         part = getattr(model, name, None)
         if not isinstance(part, nn.Module) or isinstance(part, nn.Identity):
             continue
         described = _describe(model, name)
-        output = _call(part, code, f"{described} does not take the codes {given} of {encoder}")
+        cure = to_vectors if name == "head" else _AGREE
+        output = _call(part, code, f"{described} does not take the codes {given} of {encoder}", cure)
         if not isinstance(output, Tensor):
             continue
         shape, classes = tuple(output.shape[1:]), getattr(model, "num_classes", None)
         if name == "head" and shape != (classes,):
-            raise ValueError(f"{described} gives {shape} for model.num_classes={classes}: make the two agree")
+            raise ValueError(f"{described} gives {shape} for model.num_classes={classes}: {cure}")
         if name != "head" and shape[:1] != image[:1]:
             raise ValueError(f"{described} gives images {shape}, of other channels than the data's {image}")
 
 
-def _call(part: nn.Module, inputs: Tensor, misfit: str) -> Any:
+def _call(part: nn.Module, inputs: Tensor, misfit: str, cure: str = _AGREE) -> Any:
     """What a part makes of its inputs; on the meta device with weights there, and else as it is."""
     try:
         if not inputs.is_meta:
@@ -113,8 +118,8 @@ def _call(part: nn.Module, inputs: Tensor, misfit: str) -> Any:
         return functional_call(part, {name: value.to("meta") for name, value in state.items()}, (inputs,))
     except Exception as error:  # whatever a network may raise
         reason = str(error).strip().split("\n")[0][:160]
-        cure = "" if isinstance(error, ValueError) else ": make the two agree"  # ours say what to do
-        raise ValueError(f"{misfit} ({reason}){cure}") from error
+        mend = "" if isinstance(error, ValueError) else f": {cure}"  # ours say what to do
+        raise ValueError(f"{misfit} ({reason}){mend}") from error
 
 
 def _describe(model: "EncoderModule", name: str) -> str:

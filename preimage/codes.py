@@ -66,7 +66,7 @@ def write_codes(
     model = load(network, layer, weights, image_size, tokens=tokens)
     features = cast(FrozenFeatures, model.module)
     # A size that it refuses is said before anything is read.
-    features.feature_shape(cast(int, features.image_size), channels=len(features.statistics.mean))
+    features.feature_shape(cast(int, features.image_size))
     codes, bad = list[Tensor](), dict[str, str]()
     for code, bad_of_batch in _encoded(model, source, tree.names):
         refuse_bad(source.root, bad_of_batch, folder.on_bad_image)

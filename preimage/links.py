@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lightning_modules.checkpoints import load_checkpoint
 from preimage.files import read_plain
+from preimage.retired import renewed_config
 
 #: Options that are one number. What is none of the arguments of a class may be an attribute of it.
 _LINKS = (
@@ -126,7 +127,7 @@ def _with_parts(content: Any, folder: Path) -> Any:
         return {key: _with_parts(value, folder) for key, value in content.items()}
     if isinstance(content, str) and content.endswith((".yaml", ".yml", ".json")) and (folder / content).is_file():
         path = folder / content
-        return _with_parts(read_plain(path), path.parent)
+        return _with_parts(renewed_config(read_plain(path)), path.parent)
     return content
 
 

@@ -12,11 +12,21 @@ _SEMI_SUPERVISED = ("vat", "auxiliary_decoder", "reconstruction_weight")
 
 def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Class path and arguments of a model as this version has them."""
+    arguments = {key: _with_size(value) if key == "decoder" else value for key, value in arguments.items()}
     if class_path.rpartition(".")[2] != "Classifier" or "vat" not in arguments:
         return class_path, dict(arguments)
     if arguments["vat"] is not None:
         return class_path.replace("Classifier", "SemiSupervisedClassifier"), dict(arguments)
     return class_path, {key: value for key, value in arguments.items() if key not in _SEMI_SUPERVISED}
+
+
+def _with_size(decoder: Any) -> Any:
+    """A `FaceDecoder` of a run, whose arguments are all there, with the size that all had before it was one of them."""
+    given = decoder.get("init_args") if isinstance(decoder, dict) else None
+    named = isinstance(given, dict) and str(decoder["class_path"]).endswith("FaceDecoder")
+    if not named or "image_size" in given or not {"latent_dim", "width", "output_activation"} <= set(given):
+        return decoder
+    return decoder | {"init_args": given | {"image_size": 256}}
 
 
 def renewed_config(config: Any) -> Any:
@@ -33,7 +43,7 @@ def renewed_config(config: Any) -> Any:
 def renewed_text(text: str) -> str:
     """The same for YAML or a flag, which stays as it is to the letter if nothing in it is of an earlier version."""
     text = re.sub(r"\bcallbacks\.((Wandb|TensorBoard)?RunLogger)\b", r"preimage.loggers.\1", text)
-    if "vat:" not in text:
+    if not re.search("vat:|FaceDecoder", text):
         return text
     try:
         config = yaml.safe_load(text)

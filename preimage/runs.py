@@ -161,6 +161,11 @@ class Run:
         write_text(path, text)
 
 
+def by_run(checkpoint: str) -> str:
+    """A checkpoint as the run whose best one it is, by which it is read; any other path stays."""
+    return checkpoint.rstrip("/").removesuffix("/checkpoints/best.ckpt")
+
+
 def stoppers(trainer: Mapping[str, Any]) -> str:
     """What may end a training before its last epoch, as text: the time, and callbacks that are not known to watch only.
 
@@ -221,7 +226,7 @@ def _difference(there: Any, here: Any, option: str = "") -> str:
                 return difference
         return ""
     if option.rsplit(".", 1)[-1] in ("root", "encoder_checkpoint") and isinstance(there, str) and isinstance(here, str):
-        there, here = os.path.realpath(there), os.path.realpath(here)
+        there, here = (os.path.realpath(by_run(path)) for path in (there, here))
     return "" if there == here else f"{option}={_short(there)}, not {_short(here)}"
 
 

@@ -40,7 +40,8 @@ class Picture(OutputCallback):
         """Draws, and saves the picture."""
         picture = self.draw(trainer, pl_module)
         if picture is not None and trainer.is_global_zero:
-            split, file = ("test", "test") if trainer.testing else ("val", f"val_epoch_{trainer.current_epoch:04d}")
+            epoch = f"val_epoch_{trainer.current_epoch + 1:04d}"  # the first is 1, as everywhere
+            split, file = ("test", "test") if trainer.testing else ("val", epoch)
             save_picture(trainer, picture, f"{self.name}/{file}.png", f"{split}/{self.name}")
 
 

@@ -1,5 +1,7 @@
 """Grids of images: originals over their reconstructions, and what a model draws from its prior."""
 
+import math
+
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -23,7 +25,7 @@ class ReconstructionGrid(Picture):
 
     Args:
         count: Number of images.
-        columns: Images in a row.
+        columns: Images in a row, at most; rows are made even.
         every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
         captions: Write the name of its class over each image.
     """
@@ -46,14 +48,15 @@ class ReconstructionGrid(Picture):
         targets, reconstructions, labels = self.joined().values()
         pairs = {"target": _as_bytes(targets), "reconstruction": _as_bytes(reconstructions)}
         save_below_images(trainer, f"{self.name}/pairs.npz", lambda path: np.savez_compressed(path, **pairs))  # type: ignore[arg-type]
+        columns = _even(len(targets), self.columns)
         if not self.captions:
-            return reconstruction_grid(targets, reconstructions, self.columns)
+            return reconstruction_grid(targets, reconstructions, columns)
         known = drawn_names(trainer, int(labels.max()) + 1)
         rows = []
-        for row in torch.arange(len(labels)).split(self.columns):
-            grid = reconstruction_grid(targets[row], reconstructions[row], self.columns)
+        for row in torch.arange(len(labels)).split(columns):
+            grid = reconstruction_grid(targets[row], reconstructions[row], columns)
             names = [known[label] if label >= 0 else "" for label in labels[row].tolist()]
-            rows += [caption_row(names, grid.shape[1], self.columns), grid]
+            rows += [caption_row(names, grid.shape[1], columns), grid]
         return np.concatenate(rows)
 
 
@@ -62,7 +65,7 @@ class PriorSamples(Picture):
 
     Args:
         count: Number of images.
-        columns: Images in a row.
+        columns: Images in a row, at most; rows are made even.
         every_n_epochs: Draw at every n-th epoch, and at the test; 0 for the test alone.
     """
 
@@ -82,7 +85,12 @@ class PriorSamples(Picture):
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():  # a picture must not change the training after it
             torch.manual_seed(0)
-            return image_grid(sample(self.samples).float().cpu(), self.columns)
+            return image_grid(sample(self.samples).float().cpu(), _even(self.samples, self.columns))
+
+
+def _even(count: int, most: int) -> int:
+    """Columns, so many at most, of as few rows as hold all images, and as even ones."""
+    return math.ceil(count / math.ceil(count / most))
 
 
 def _as_bytes(images: Tensor) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from preimage.checks import check_range
 
@@ -30,7 +30,7 @@ class CodePlane(Picture):
 
     name = "code_plane"
     needs = ("reconstruction",)
-    keeps = ("code",)
+    keeps = ("code", "logits")
 
     def __init__(self, steps: int = 9, every_n_epochs: int = 5) -> None:
         super().__init__(every_n_epochs)
@@ -39,7 +39,8 @@ class CodePlane(Picture):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> Figure | None:
         """Decodes the grid, a row at a time."""
-        codes = self.joined().get("code", torch.empty(0))
+        kept = self.joined()
+        codes, logits = (kept.get(key, torch.empty(0)) for key in self.keeps)
         if len(codes) < 2 or codes[0].numel() < 2:
             return None
         flat = codes.flatten(1)  # not pooled as for probes: what lies on the plane is decoded
@@ -52,7 +53,7 @@ class CodePlane(Picture):
         rows = grid.view(-1, *codes.shape[1:]).split(self.steps)
         if codes[0].numel() > 2:
             names = ["first principal axis of the codes", "second principal axis of the codes"]
-        elif isinstance(getattr(pl_module, "head", None), nn.Identity):
+        elif codes.equal(logits):
             names = [f"logit of {name}" for name in drawn_names(trainer, 2)]
         else:
             names = ["first number of the code", "second number of the code"]

@@ -12,7 +12,6 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from callbacks.outputs import OutputCallback
 from lightning_modules.neighbours import nearest, vote
-from lightning_modules.networks.tokens import probe_vectors
 from preimage.checks import check_range
 
 
@@ -81,8 +80,7 @@ def _training_codes(trainer: Trainer, pl_module: LightningModule) -> tuple[Tenso
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
         for batch in loader:
             images, label, *_ = trainer.strategy.batch_to_device(batch)
-            code = pl_module.encode(images)  # type: ignore[operator]
-            codes.append(probe_vectors(code, getattr(pl_module, "encoder", None)).cpu())
+            codes.append(pl_module.vectors(pl_module.encode(images)).cpu())  # type: ignore[operator]
             labels.append(label.cpu())
     known = torch.cat(labels) >= 0
     return torch.cat(codes)[known], torch.cat(labels)[known]

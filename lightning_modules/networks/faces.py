@@ -1,5 +1,6 @@
 """The strided encoder and decoder of the real/fake classifier that also reconstructs."""
 
+import math
 from typing import Literal
 
 import torch
@@ -50,9 +51,10 @@ class FaceEncoder(nn.Sequential):
 
 
 class FaceDecoder(nn.Sequential):
-    """Two linear layers and four transposed convolutions; 285,914,371 parameters at width 1.
+    """Two linear layers and four transposed convolutions; 285,914,371 parameters at width 1 and 256 px.
 
-    Maps codes `(B, latent_dim)` to images `(B, out_channels, 256, 256)` in [0, 1].
+    Maps codes `(B, latent_dim)` to images `(B, out_channels, S, S)` in [0, 1], where `S` is `image_size`, rounded up to a
+    multiple of 16.
 
     Args:
         latent_dim: Length of the code.
@@ -61,6 +63,7 @@ class FaceDecoder(nn.Sequential):
             `softmax` over the channels, under which R + G + B = 1 at every pixel, so that no brightness can be
             drawn.
         out_channels: Channels of the images.
+        image_size: Height and width of the images; 256 for the size of the system.
     """
 
     def __init__(
@@ -69,18 +72,20 @@ class FaceDecoder(nn.Sequential):
         width: float = 1.0,
         output_activation: _OutputActivation = "sigmoid",
         out_channels: int = 3,
+        image_size: int = 256,
     ) -> None:
-        check_range("FaceDecoder", "[1, inf)", latent_dim=latent_dim, out_channels=out_channels)
+        sizes = {"latent_dim": latent_dim, "out_channels": out_channels, "image_size": image_size}
+        check_range("FaceDecoder", "[1, inf)", **sizes)
         activations = {"sigmoid": nn.Sigmoid(), "softmax": nn.Softmax(dim=1), "tanh": UnitTanh()}
         if output_activation not in activations:
             raise ValueError(f"output_activation must be one of {', '.join(activations)}, not {output_activation}")
-        channels = scaled(1024, width)
+        channels, side = scaled(1024, width), math.ceil(image_size / 16)
         layers: list[nn.Module] = [
             nn.Linear(latent_dim, channels),
             nn.LeakyReLU(0.1),
-            nn.Linear(channels, channels * 16 * 16),
+            nn.Linear(channels, channels * side**2),
             nn.LeakyReLU(0.1),
-            nn.Unflatten(1, (channels, 16, 16)),
+            nn.Unflatten(1, (channels, side, side)),
         ]
         for narrower in (scaled(count, width) for count in (512, 256, 128)):
             layers += [up_convolution(channels, narrower), nn.LeakyReLU(0.1)]

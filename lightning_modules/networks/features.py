@@ -146,18 +146,19 @@ class FrozenFeatures(nn.Module):
         """Makes vectors `(B, D)` of tokens `(B, T, D)` as the network does, for probes, and maps `(B, C, h, w)`."""
         return pooled(features, self.layout)
 
-    def kind(self, image_size: int, channels: int = 3) -> str:
+    def kind(self, image_size: int, channels: int | None = None) -> str:
         """What the features of one image are: `map`, `map, channels last`, `tokens`, `vector` or `other`."""
         return kind_of(self.feature_shape(image_size, channels), self.layout)
 
-    def feature_shape(self, image_size: int, channels: int = 3) -> tuple[int, ...]:
+    def feature_shape(self, image_size: int, channels: int | None = None) -> tuple[int, ...]:
         """Shape of the features of one image.
 
         Args:
             image_size: Height and width of the images that are given, which matters where they are not resized.
-            channels: Channels of the images.
+            channels: Channels of the images, by default the network's own.
         """
-        return tuple(_run(self, self.mean.new_zeros(1, channels, image_size, image_size)).shape[1:])
+        images = self.mean.new_zeros(1, channels or len(self.mean), image_size, image_size)
+        return tuple(_run(self, images).shape[1:])
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, so that no dropout or statistic comes alive."""

@@ -25,7 +25,8 @@ class _OfNetwork(argparse.Action):
 def main(args: Sequence[str]) -> None:
     """Runs the command; arguments that are not its own are for the fit of each decoder."""
     epilog = (
-        "All other flags go to the fit of each decoder, for example --data.root DIR --trainer.max_epochs 20. Several"
+        "All other flags go to the fit of each decoder, for example --data.root DIR --trainer.max_epochs 20. Images"
+        " other than Tiny ImageNet: --config configs/images/atlas.yaml --data.root YOUR_IMAGES. Several"
         " processes, as the tasks of a SLURM array, may share an atlas: each takes what no other is at work on."
     )
     parser = CommandParser("preimage atlas", description=__doc__, epilog=epilog)
@@ -42,7 +43,8 @@ def main(args: Sequence[str]) -> None:
     add_of("--label", help="what it is called, by default its name and weights")
     add = parser.add_argument
     add("--measure", nargs="+", choices=MEASURES, default=MEASURES, help="of each layer, by default all")
-    add("--config", action="append", default=[], help="experiment and overlays: configs/tiny_imagenet/atlas.yaml")
+    config = "experiment and overlays: configs/tiny_imagenet/atlas.yaml; configs/images/atlas.yaml takes your own images"
+    add("--config", action="append", default=[], help=config)
     add("--seeds", nargs="+", type=at_least(0), default=[0], help="seeds of the decoders, by default 0")
     add("--parameters", type=at_least(1), default=300_000, help="of each decoder, within a tenth (300000)")
     add("--twice", action="store_true", help="also train a decoder of twice the parameters for twice the epochs")

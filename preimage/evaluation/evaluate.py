@@ -16,7 +16,7 @@ from lightning_modules.checkpoints import load_checkpoint
 from lightning_modules.metrics import ActiveUnits
 from preimage.errors import explain
 from preimage.files import read_plain, sha256, write_json
-from preimage.reporting.tables import PROBES_NOTE, columns_of, figures, markdown_table
+from preimage.reporting.tables import columns_of, figures, markdown_table, notes_on
 from preimage.runs import Run, claimed
 
 from .generation import Extractor, inception, measure_generation, measure_rfid, named_extractor
@@ -60,8 +60,8 @@ def evaluate_runs(options: argparse.Namespace, flags: list[str]) -> None:
             failed.append(explain(error) if str(run.folder) in str(error) else f"{run.folder}: {explain(error)}")
     if rows:
         print(table(measured, rows), end="")
-    if any(row["reading"] for row in rows):
-        print(PROBES_NOTE)
+    if note := notes_on(key for row in rows for key in figures(row)):
+        print(note)
     for run, row in zip(measured, rows, strict=True):
         for note in row["notes"]:
             print(f"{run.folder}: {note}")

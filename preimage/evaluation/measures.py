@@ -17,7 +17,7 @@ from lightning_modules.autoencoder import resize_to
 from lightning_modules.base import EncoderModule
 from lightning_modules.inversion import feature_errors
 from lightning_modules.metrics import MeanLoss, NormalizedError, reconstruction_metrics
-from lightning_modules.networks.tokens import MAP_VALUES, probe_vectors
+from lightning_modules.networks.tokens import MAP_VALUES
 from lightning_modules.networks.weights import weights_hash
 from lightning_modules.perceptual import Perceptual
 
@@ -90,11 +90,11 @@ def encode_splits(
 ) -> dict[str, Codes]:
     """Codes for probes and labels, -1 where there is none, of all images of each of the named splits that has any.
 
-    They are `probe_vectors`, kept in the data's `cache_dir`, so that probing them in another way encodes nothing.
+    They are the model's `vectors`, kept in the data's `cache_dir`, so that probing them in another way encodes nothing.
     """
 
     def encode(images: Tensor) -> Tensor:
-        return probe_vectors(model.encode(to_float(images, device)), model.encoder).cpu()
+        return model.vectors(model.encode(to_float(images, device))).cpu()
 
     key = f"evaluate {type(model).__qualname__} {model.encoder} {weights_hash(model.encoder)} {MAP_VALUES}"
     splits = {name: getattr(data, f"{name}_set") for name in names}

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datamodules.splits import balanced_subset, stratified_split
 from lightning_modules.neighbours import nearest, vote
+from preimage.progress import Progress
 
 from .linear_probe import LinearProbe
 
@@ -112,7 +113,7 @@ def standardized(splits: Mapping[str, Codes]) -> dict[str, Codes]:
     }
 
 
-def probe_accuracy(settings: Sequence[Any], train: Codes, test: Codes, val: Codes | None = None) -> dict[str, float]:
+def probe_accuracy(settings: Iterable[Any], train: Codes, test: Codes, val: Codes | None = None) -> dict[str, float]:
     """Accuracy and macro F1 of a probe on the test split.
 
     Args:
@@ -157,27 +158,29 @@ def probe_codes(
         splits |= {"train": _at(splits["train"], rest), "val": _at(splits["train"], held_out)}
     splits = standardized(splits)
     train, val, test = (splits[name] for name in ("train", "val", "test"))
-    figures: dict[str, Any] = {
-        name: probe_accuracy(settings, train, test, val) for name, settings in candidates(len(train[1]), device).items()
-    }
+    probes = candidates(len(train[1]), device)
     fewest = int(torch.bincount(train[1], minlength=num_classes).min())
-    figures["few_labels"] = {
-        str(count * num_classes): _few_labels(train, val, test, count * num_classes, num_classes, device)
-        for count in labels_per_class
-        if count <= fewest
-    }
-    return figures
+    counts = [count * num_classes for count in labels_per_class if count <= fewest]
+    fits = sum(map(len, probes.values())) + DRAWS * len(counts) * len(probes["linear"])
+    with Progress(total=fits, desc=f"probing {len(train[1])} codes", unit="probes") as progress:
 
+        def counted(settings: Sequence[Any]) -> Iterator[Any]:
+            for setting in settings:
+                yield setting  # which is fitted before the next one is asked for
+                progress.update()
 
-def _few_labels(
-    train: Codes, val: Codes, test: Codes, count: int, num_classes: int, device: torch.device | str
-) -> dict[str, float]:
-    draws = []
-    for seed in range(DRAWS):
-        few = _at(train, balanced_subset(train[1], count, num_classes, seed))
-        few_val = _at(val, stratified_split(val[1], min(count, len(val[1])), seed)[1])
-        draws.append(probe_accuracy(candidates(count, device)["linear"], few, test, few_val))
-    return {key: float(np.mean([draw[key] for draw in draws])) for key in draws[0]}
+        def of_few(count: int) -> dict[str, float]:
+            draws = []
+            for seed in range(DRAWS):
+                few = _at(train, balanced_subset(train[1], count, num_classes, seed))
+                few_val = _at(val, stratified_split(val[1], min(count, len(val[1])), seed)[1])
+                draws.append(probe_accuracy(counted(candidates(count, device)["linear"]), few, test, few_val))
+            return {key: float(np.mean([draw[key] for draw in draws])) for key in draws[0]}
+
+        figures: dict[str, Any] = {
+            name: probe_accuracy(counted(settings), train, test, val) for name, settings in probes.items()
+        }
+        return figures | {"few_labels": {str(count): of_few(count) for count in counts}}
 
 
 def _at(codes: Codes, index: Tensor) -> Codes:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_modules import OptimizationInversion
 from lightning_modules.inversion import at_common_size
+from preimage.progress import Progress
 
 from .measures import reconstruction_errors
 
@@ -40,10 +41,13 @@ def tuned_search(
         value = reconstruction_errors(search, images, device, at_common_size)["psnr"]
         weights = {"variation_weight": variation, "norm_weight": norm}
         tried.append(weights | {"steps": search.steps, "psnr_64": value})
+        progress.update()
         return value
 
+    progress = Progress(total=len(_VARIATION) + len(_NORM) + 2, desc="choosing weights of the search", unit="tries")
     best = sorted(_VARIATION, key=lambda weight: psnr(weight, _NORM[0], _FIRST))[-3:]
     variation = max(best, key=lambda weight: psnr(weight, _NORM[0], _THEN))
     norm = max(_NORM, key=lambda weight: psnr(variation, weight, _THEN))
+    progress.close()
     search.variation_weight, search.norm_weight, search.steps = variation, norm, most
     return search, tried

@@ -21,7 +21,7 @@ from .label_errors import COLOURS, errors_of, errors_of_groups
 from .pictures import Comparison, data_uri, kinds_of, load, newest
 from .results import results, shown
 from .runs import Findings, Group
-from .tables import METRICS, PROBES_NOTE
+from .tables import METRICS, notes_on
 
 _TITLES = {
     "latents": "Maps of the codes",
@@ -32,8 +32,7 @@ _TITLES = {
     "interpolation": "Interpolations",
     "traversal": "Traversals",
 }
-
-
+_LARGEST = 2400  # pixels across a picture, which is shown smaller until it is opened
 #: SVGs of the figures of an atlas, by its table and the names of their files.
 Drawings = dict[Path, dict[str, str]]
 
@@ -63,8 +62,9 @@ def write_page(
         title=title,
         summary=_summary(findings),
         sections=_sections(findings, comparisons, drawings),
-        probes_note=PROBES_NOTE,
+        probes_note=notes_on(key for group in findings.measured for key in group.figures.index),
         colours=colours_of(findings.groups),
+        largest=_LARGEST,
         several=len({group.data for group in findings.groups}) > 1,
     )
     path.write_text(page)

@@ -17,7 +17,7 @@ from .pictures import Comparison, compare, drawn
 from .plane import hoverable_svg, numbers
 from .results import markdown, markdown_results, results, shown, write_csv
 from .runs import Findings, read_findings
-from .tables import PROBES_NOTE, plain
+from .tables import notes_on, plain
 
 _MARKERS = re.compile(r"^(<!-- report:begin -->\r?\n)(.*?)^(<!-- report:end -->)", re.DOTALL | re.MULTILINE)
 
@@ -107,7 +107,8 @@ def _write_pictures(
 
 def _body(findings: Findings, pictures: dict[Path, str], base: Path) -> str:
     """The results in Markdown, for a file in the folder `base`."""
-    note = f"Mean ± standard deviation over seeds, on the test split. {PROBES_NOTE}"
+    told = notes_on(key for group in findings.measured for key in group.figures.index)
+    note = f"Mean ± standard deviation over seeds, on the test split. {told}".strip()
     parts = [note, markdown_results(results(findings.measured)[0]) if findings.measured else ""]
     errors = [error_table(errors_of(rows)) for rows in findings.tables_named("label_efficiency.csv").values()]
     parts += [f"### Label efficiency\n\n{text}" for text in errors]

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from preimage.files import DATA_PLACES, natural, read_plain
-from preimage.runs import Run, as_list
+from preimage.runs import Run, as_list, by_run
 
 from .tables import figures
 
@@ -219,7 +219,7 @@ def _comparable(tree: Any) -> Any:
         return {str(key): _comparable(value) for key, value in tree.items() if key not in _PLACES | _SEEDS}
     if isinstance(tree, list):
         return [_comparable(value) for value in tree]
-    return re.sub(r"version_\d+", "version_*", tree) if isinstance(tree, str) else tree
+    return re.sub(r"version_\d+", "version_*", by_run(tree)) if isinstance(tree, str) else tree
 
 
 def _tell_apart(groups: Sequence[Group]) -> None:

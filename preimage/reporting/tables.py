@@ -91,11 +91,12 @@ _NETWORKS = {
     "fid_floor": "extractor",
     "kid": "extractor",
 }
-#: Why two linear figures of one code differ.
-PROBES_NOTE = (
-    "A linear probe is fitted to its optimum on the frozen code; this run's head is what the run itself has trained."
-)
 _PROBES, _HEAD, _SHAPE = "Probes of the code, fitted to their optimum", "This run's head", "Shape of the code"
+#: Why two linear figures of one code differ, by their section.
+_NOTES = {
+    _PROBES: "A linear probe is fitted to its optimum on the frozen code.",
+    _HEAD: "This run's head is what the run itself has trained.",
+}
 COST = ("active_units", "parameters", "trainable_parameters", "training_minutes", "images_per_second", "peak_memory_gb")
 _SECTIONS = ("Reconstruction", "Generation", _PROBES, _HEAD, "Own test", _SHAPE, "Size and cost")
 
@@ -151,6 +152,12 @@ def columns_of(keys: Iterable[str]) -> list[Column]:
     """The columns of figures that have one, in the order of the sections; also of a run's own test, as `test/f1`."""
     columns = [column for key in in_order(keys) if (column := _column(key))]
     return sorted(columns, key=lambda column: _SECTIONS.index(column.section))
+
+
+def notes_on(keys: Iterable[str]) -> str:
+    """What has to be said of the sections of those figures."""
+    sections = {column.section for column in columns_of(keys)}
+    return " ".join(text for section, text in _NOTES.items() if section in sections)
 
 
 def _column(key: str) -> Column | None:

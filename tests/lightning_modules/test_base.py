@@ -8,7 +8,16 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from datamodules import MNISTDataModule
-from lightning_modules import Autoencoder, Classifier, Inversion, MLPHead, MNISTDecoder, MNISTEncoder, OneCycle
+from lightning_modules import (
+    Autoencoder,
+    Classifier,
+    FrozenFeatures,
+    Inversion,
+    MLPHead,
+    MNISTDecoder,
+    MNISTEncoder,
+    OneCycle,
+)
 
 
 class NoisyEncoder(nn.Sequential):
@@ -124,6 +133,18 @@ def test_a_step_names_parts_that_do_not_fit_on_any_data() -> None:
         ValueError, match=r"model\.decoder \(MNISTDecoder\) does not take the codes \(5,\) of model\.enc"
     ):
         model.training_step((torch.zeros(2, 1, 28, 28), torch.zeros(2).long()), 0)
+
+
+def test_a_linear_head_on_a_map_is_told_how_to_get_vectors() -> None:
+    def model(tokens: Any) -> Classifier:
+        pooled = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1))  # as the last of torchvision's networks
+        features = FrozenFeatures(pooled, "1", "random", image_size=None, normalize=False, tokens=tokens)
+        return Classifier(features, nn.Linear(4, 10), num_classes=10)
+
+    batch = torch.rand(2, 1, 28, 28), torch.zeros(2).long()
+    with pytest.raises(ValueError, match=r"codes \(4, 1, 1\) .*: a linear head reads vectors, which --model\.enc"):
+        model("all").training_step(batch, 0)
+    assert model("mean").training_step(batch, 0).isfinite()
 
 
 def test_a_test_is_measured_in_float32_whatever_the_precision() -> None:

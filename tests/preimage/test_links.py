@@ -76,6 +76,11 @@ CASES: list[tuple[list[str], dict[str, Any]]] = [
     ([config("mnist/fsq"), "--model.encoder.latent_dim=2"], dict.fromkeys((*CODE, "model.quantizer.in_features"), 2)),
     ([config("mnist/simclr"), "--model.encoder.latent_dim=2"], {"model.method.in_features": 2}),
     ([config("quickstart"), "--model.decoder.latent_dim=2"], dict.fromkeys(CODE, 2)),
+    (
+        [config("faces/real_fake"), "--data.image_size=32"],
+        {"model.decoder.image_size": 32, "augmentation 1": [32, 32]},
+    ),
+    ([config("faces/real_fake"), "--data.image_size=32", "--config=earlier.yaml"], {"model.decoder.image_size": 256}),
     ([config("faces/real_fake"), "--model.latent_dim=32"], dict.fromkeys(VAE_CODE, 32) | {"model.num_classes": 2}),
     (
         [config("mnist/classifier_100_semi"), "--model.encoder.latent_dim=8", "--model.auxiliary_decoder=MNISTDecoder"],
@@ -142,6 +147,12 @@ def test_one_choice_is_one_flag(
     (tmp_path / "own_networks.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "encoder.yaml").write_text("{class_path: ConvGaussianEncoder, init_args: {image_size: 64}}")
+    # Of a run that was trained when all decoders of faces had one size.
+    arguments = "{latent_dim: 2, width: 0.125, output_activation: sigmoid, out_channels: 3}"
+    earlier = f"{{decoder: {{class_path: FaceDecoder, init_args: {arguments}}}}}"
+    (tmp_path / "earlier.yaml").write_text(
+        f"model: {{class_path: ClassifierReconstructor, init_args: {earlier}}}\ndata: {{init_args: {{image_size: 32}}}}"
+    )
     (tmp_path / "parts.yaml").write_text("model: {init_args: {encoder: encoder.yaml}}")
     found = sizes(monkeypatch, *args)
     assert {key: found.get(key) for key in expected} == expected

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
+from preimage.errors import explain
 from preimage.files import write_json
+from preimage.locks import Busy
 from preimage.reporting.atlas import draw, log_atlas
 from preimage.runs import claimed
 
@@ -31,28 +33,34 @@ def draw_atlas(options: argparse.Namespace, rest: list[str]) -> None:
     Args:
         options: The arguments of the command.
         rest: Flags for the fit of each decoder.
+
+    Raises:
+        ValueError: Some parts failed; they are named after the tables of the others.
     """
     labels = [label_of(network) for network in options.networks]
     options.out = options.out or Path("runs/atlas") / (file_name(labels[0]) if len(labels) == 1 else "plane")
     options.config = options.config or [str(CONFIG)]
-    plan = Plan(options, rest)
+    plan, failed = Plan(options, rest), dict[str, Exception]()
     with _workers(options):
-        _work(plan)
+        _work(plan, failed)
     if options.jobs > 1 and not options.worker:
-        _work(plan)  # what another process failed at; now it is seen why
+        _work(plan, failed)  # what another process failed at; now it is seen why
     if not options.worker:
         write_tables(plan)
         print((options.out / "atlas.md").read_text(), options.out / "atlas.csv", *draw(options.out), sep="\n")
         if options.wandb:
             log_atlas(options.out, options.wandb)
+    if failed:
+        told = "; ".join(f"{name}: {explain(error)}" for name, error in failed.items())
+        raise ValueError(f"{told}; the same command tries again") from next(iter(failed.values()))
 
 
-def _work(plan: Plan) -> None:
-    """Does all that no other process has done or is doing."""
+def _work(plan: Plan, failed: dict[str, Exception]) -> None:
+    """Does all that no other process has done or is doing; what fails, or has before, is noted and left out."""
     works = list(plan.works())
     for work in works:
         work.done()  # other settings end it before anything begins
-    for work in works:
+    for work in (work for work in works if work.name not in failed):
         if work.needs and not work.needs.is_file():
             print(f"{work.name}: waits for {work.needs}, left out here", flush=True)
             continue
@@ -61,7 +69,13 @@ def _work(plan: Plan) -> None:
                 print(f"{work.name}: done, {work.file}", flush=True)
             else:
                 print(f"{work.name}: starts", flush=True)
-                write_json(work.file, work.do() | {"settings": work.settings})
+                try:
+                    write_json(work.file, work.do() | {"settings": work.settings})
+                except Busy:
+                    raise
+                except Exception as error:  # the others are done all the same
+                    failed[work.name] = error
+                    print(f"{work.name}: failed: {explain(error)}", flush=True)
 
 
 @contextmanager

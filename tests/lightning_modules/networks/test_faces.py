@@ -51,6 +51,15 @@ def test_width_scales_channels_and_features(width: float, latent_dim: int) -> No
     assert decoder(torch.randn(2, latent_dim)).shape == (2, 3, 256, 256)
 
 
+@pytest.mark.parametrize(("image_size", "side"), [(32, 2), (100, 7), (256, 16)])
+def test_images_have_the_size_that_is_wanted_or_the_next_multiple_of_16(image_size: int, side: int) -> None:
+    decoder = FaceDecoder(3, width=0.02, image_size=image_size)
+    assert decoder(torch.randn(2, 3)).shape == (2, 3, 16 * side, 16 * side)
+    channels = [round(0.02 * count) for count in (1024, 512, 256, 128)]
+    linear = 3 * channels[0] + channels[0] + (channels[0] + 1) * channels[0] * side * side
+    assert parameters(decoder) == linear + sum(25 * a * b + b for a, b in pairwise([*channels, 3]))
+
+
 def test_a_width_that_leaves_nothing_is_refused() -> None:
     for width in (0.001, -1.0, float("nan")):
         with pytest.raises(ValueError, match=r"width=.* leaves none of 128 channels: set it above 0\.004"):

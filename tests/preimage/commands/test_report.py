@@ -1,4 +1,6 @@
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -82,6 +84,19 @@ def test_seeds_of_a_config_are_one_row_with_mean_and_deviation(trained: Path, tm
     report = (tmp_path / "report.md").read_text()
     assert "| quickstart | 2 | 0.0200 ± 0.0000 | 17.50 ± 0.71 | 0.500 ± 0.000 | 0.300 ± 0.000 |" in report
     assert "| quickstart | 2 | 80.50 ± 0.71 |" in report
+
+
+def test_a_picture_that_is_shown_smaller_is_there_at_full_size(runs: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (2200, 2300)).save(runs / "classifier/version_0/images/confusion/test.png")
+    write_report([runs], tmp_path / "out", "Title")
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert [button["aria-label"] for button in page.all("button") if button.get("class") == "large"] == [
+        "Confusion matrices of classifier, at full size"
+    ]
+    (shown,) = (image for image in page.all("img") if image["alt"] == "Confusion matrices of classifier")
+    assert (shown["width"], shown["height"]) == ("520", "544")
+    with Image.open(io.BytesIO(base64.b64decode(str(shown["src"]).partition(",")[2]))) as image:
+        assert image.size == (2200, 2300)
 
 
 def test_what_only_watches_a_run_makes_no_other_experiment_of_it(runs: Path) -> None:

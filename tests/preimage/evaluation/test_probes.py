@@ -26,9 +26,14 @@ def classes(count: int, width: int, number: int, seed: int) -> Codes:
     return (0.5 * means[labels] + torch.randn(count, width, generator=generator)) * scales, labels
 
 
-def test_a_tenth_of_the_training_codes_stands_in_for_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tenth_of_the_training_codes_stands_in_for_a_validation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("preimage.evaluation.probes.MLP_IMAGES", 1)
+    monkeypatch.setattr("preimage.progress._EVERY", 0.0)
     figures = probe_codes({"train": blobs(40, 0), "test": blobs(20, 1)}, 3, [1, 36, 37])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 + 4 + 3 + 2 * 5 * 5 and lines[-1].startswith("probing 108 codes: 100% 62/62 ")
     assert all(figures[name]["accuracy"] == figures[name]["f1"] == 1 for name in ("linear", "knn"))
     assert set(figures["few_labels"]) == {"3", "108"}  # of 37 of each class, a tenth less is left
     assert figures["few_labels"]["108"]["accuracy"] == 1

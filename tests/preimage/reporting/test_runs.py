@@ -39,6 +39,12 @@ def labels(folder: Path, changes: list[dict[str, Any]]) -> list[str]:
     return [group.label for group in read_findings([folder]).groups]
 
 
+def test_a_run_and_its_best_checkpoint_are_one_encoder(tmp_path: Path) -> None:
+    files = ["", "/", "/checkpoints/best.ckpt", "/checkpoints/last.ckpt"]
+    key = "model.encoder_checkpoint"
+    assert len(labels(tmp_path, [{key: f"runs/vae/version_{i}{file}"} for i, file in enumerate(files)])) == 2
+
+
 def averaged(decay: float) -> dict[str, Any]:
     return {"trainer.callbacks": [{"class_path": "callbacks.AveragedEMA", "init_args": {"decay": decay}}]}
 

@@ -32,6 +32,13 @@ def test_a_fair_decoder_has_the_budget_within_a_tenth(shape: tuple[int, ...], bu
     assert count == parameters_of(decoder) == pytest.approx(budget, rel=0.1)
 
 
+def test_a_decoder_of_gray_images_has_one_channel_and_the_budget() -> None:
+    decoder = fair_decoder("layer", (32, 6, 6), 28, 20_000, channels=1)
+    built = getattr(inverters, decoder["class_path"])(**decoder["init_args"])
+    assert built(torch.rand(2, 32, 6, 6)).shape == (2, 1, 24, 24)
+    assert parameters_of(decoder) == sum(part.numel() for part in built.parameters()) == pytest.approx(20_000, rel=0.1)
+
+
 def test_a_decoder_that_cannot_have_the_budget_is_told(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

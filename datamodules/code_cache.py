@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from preimage.files import reserve
+from preimage.files import reserve, write_atomically
 from preimage.locks import Busy, locked
 from preimage.progress import Progress
 
@@ -55,14 +56,16 @@ def cache_codes(images: Tensor | Rows, encode: Encode, key: str, cache_dir: Path
     digest = hashlib.sha256(f"{key} {tuple(images.shape)} {shape} {dtype}".encode())
     digest.update(images.key.encode() if isinstance(images, Rows) else images.contiguous().numpy().data)
     folder, size = cache_dir / f"codes-{digest.hexdigest()[:32]}", math.prod(shape) * dtype.itemsize
-    building, lock = folder.with_name(f"{folder.name}.part"), folder.with_name(f"{folder.name}.lock")
+    lock = folder.with_name(f"{folder.name}.lock")
 
     def right(folder: Path) -> bool:
         path = folder / "codes"
         if not path.is_file() or path.stat().st_size != size:
             return False
-        there = mapped(path, shape, dtype)[some].float()
-        close = torch.allclose(there, sample.float(), rtol=1e-2, atol=1e-2 * float(sample.float().std()))
+        beside = folder / "sample"  # of the same batch, and so rounded alike; an older cache has none
+        there = mapped(beside, tuple(sample.shape), dtype) if beside.is_file() else mapped(path, shape, dtype)[some]
+        scale = float(sample.float().nan_to_num(0, 0, 0).std(correction=0))
+        close = torch.allclose(there.float(), sample.float(), rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
         if not close:
             rank_zero_info(f"{folder} holds other codes than the encoder gives")
         return close
@@ -72,6 +75,7 @@ def cache_codes(images: Tensor | Rows, encode: Encode, key: str, cache_dir: Path
         if right(folder):  # what is there takes no more room
             return mapped(folder / "codes", shape, dtype)
         shutil.rmtree(folder, ignore_errors=True)
+        building = next(cache_dir.glob(f"{folder.name}.part-*"), folder.with_name("none"))
         if not right(building):
             if size > limit_gb * 1e9:
                 raise ValueError(
@@ -79,23 +83,27 @@ def cache_codes(images: Tensor | Rows, encode: Encode, key: str, cache_dir: Path
                     " raise it, or set model.cache_codes false"
                 )
             rank_zero_info(f"caching codes {shape} in {folder}, {size / 1e9:.3f} GB")
+            shutil.rmtree(building, ignore_errors=True)
+            # Of a name of its own, so that whoever is still at the old one does not get into it.
+            building = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:8]}")
             _begin(building, size)
-            _write(building, zip(some.tolist(), sample.split(1), strict=True))  # by which others know them
-    _fill(building, images, encode)
-    with locked(lock, wait=math.inf):
-        with suppress(FileNotFoundError):  # another one was first
-            building.rename(folder)
-            for path in folder.iterdir():
-                if path.name != "codes":
-                    path.unlink()
-        if not right(folder):
-            raise OSError(f"{building} was made anew by a process with another encoder: start again when it is done")
-    return mapped(folder / "codes", shape, dtype)
+            write_atomically(building / "sample", lambda file: file.write_bytes(_bytes(sample)))
+        held = (building / "codes").open("rb")  # and so known again, whatever becomes of its name
+    path = folder / "codes"
+    with held:
+        _fill(building, images, encode)
+        with locked(lock, wait=math.inf):
+            if building.is_dir() and not _missing(building, len(images)):  # else another one was first
+                building.rename(folder)
+                for mark in (*folder.glob("*.done"), *folder.glob("*.lock")):
+                    mark.unlink(missing_ok=True)
+            if not path.is_file() or not os.path.samestat(os.fstat(held.fileno()), path.stat()):
+                raise OSError(f"{building} was thrown away by a process whose encoder gives other codes: start again")
+    return mapped(path, shape, dtype)
 
 
 def _begin(building: Path, size: int) -> None:
     """Makes the folder with a file of zeros, or nothing where the disk has no room for it."""
-    shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
         mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
@@ -110,25 +118,35 @@ def _write(building: Path, parts: Iterable[tuple[int, Tensor]]) -> None:
 
     Written, and not mapped: where two machines write to one page of a map, either may undo what the other has done.
     """
-    with (building / "codes").open("r+b", buffering=0) as file:
+    with (building / "codes").open("r+b") as file:
         for first, codes in parts:
-            rows = codes.contiguous().view(torch.uint8).numpy()
-            file.seek(first * (rows.nbytes // len(codes)))
-            file.write(rows.data)
+            rows = _bytes(codes)
+            file.seek(first * (len(rows) // len(codes)))
+            file.write(rows)
+        file.flush()
         os.fsync(file)
+
+
+def _bytes(codes: Tensor) -> bytes:
+    return codes.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _missing(building: Path, count: int) -> list[range]:
+    """The blocks of so many images that nobody has encoded yet, by the marks in the folder."""
+    step = BATCH * math.ceil(count / (BATCH * _BLOCKS))
+    done = {int(mark.stem) for mark in building.glob("*.done")}
+    return [range(start, min(start + step, count)) for start in range(0, count, step) if start not in done]
 
 
 def _fill(building: Path, images: Tensor | Rows, encode: Encode) -> None:
     """Encodes, beside all others that do, until every block is done or the folder is gone."""
-    step = BATCH * math.ceil(len(images) / (BATCH * _BLOCKS))
-    starts = range(0, len(images), step)
 
-    def does(start: int) -> bool:
+    def does(block: range) -> bool:
         """Encodes a block, unless another process has done it or is at it."""
-        mark = building / f"{start}.done"
-        with suppress(Busy), locked(building / f"{start}.lock"):
+        mark = building / f"{block.start}.done"
+        with suppress(Busy), locked(building / f"{block.start}.lock"):
             if not mark.exists():
-                firsts = range(start, min(start + step, len(images)), BATCH)
+                firsts = block[::BATCH]
                 _write(building, ((first, encode(images[first : first + BATCH])) for first in firsts))
                 mark.touch()
                 return True
@@ -136,12 +154,16 @@ def _fill(building: Path, images: Tensor | Rows, encode: Encode) -> None:
 
     first = getattr(rank_zero_only, "rank", 0) == 0  # the bar counts what all have done
     bar = Progress(total=len(images), desc="encoding", unit="images") if first else nullcontext()
-    with bar as shown, suppress(FileNotFoundError):
-        while building.is_dir():
-            done = {int(mark.stem) for mark in building.glob("*.done")}
-            if shown:
-                shown.update(min(step * len(done), len(images)) - shown.n)
-            if len(done) == len(starts):
-                break
-            if not any(does(start) for start in starts if start not in done):
-                time.sleep(_POLL)
+    with bar as shown:
+        try:
+            while building.is_dir():
+                missing = _missing(building, len(images))
+                if shown:
+                    shown.update(len(images) - sum(map(len, missing)) - shown.n)
+                if not missing:
+                    break
+                if not any(map(does, missing)):
+                    time.sleep(_POLL)
+        except FileNotFoundError:
+            if building.is_dir():  # it is something else that is not there
+                raise

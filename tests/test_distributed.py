@@ -285,7 +285,7 @@ def test_a_process_that_dies_while_encoding_ends_the_others_and_its_work_is_kept
     assert [first.exitcode, second.exitcode] == [1, -signal.SIGKILL], said
     assert said.splitlines()[-1].startswith("error: a process of this run has ended while codes were encoded"), said
     assert len(list((tmp_path / "cache").glob("codes-*/codes"))) == 2  # whole, without the one that died
-    assert not list((tmp_path / "cache").glob("*.part"))
+    assert not list((tmp_path / "cache").glob("*.part-*"))
 
 
 @pytest.mark.slow

@@ -109,16 +109,69 @@ def test_a_killed_build_is_continued_and_a_damaged_one_is_made_anew(tmp_path: Pa
     assert cache_codes(IMAGES, rest, "key", tmp_path, 0.0).equal(Counting()(IMAGES))  # its room was taken before
     assert rest.seen == 9 + 150 - 64
     (folder,) = tmp_path.glob("*/")
-    assert [path.name for path in folder.iterdir()] == ["codes"]
+    assert {path.name for path in folder.iterdir()} == {"codes", "sample"}
     with (folder / "codes").open("r+b") as file:
         file.truncate(1000)
     assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
+
+
+def test_a_cache_is_believed_by_codes_of_the_same_batch(tmp_path: Path) -> None:
+    """Half precision is rounded otherwise in batches of another size."""
+
+    class Rounded(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            return super().__call__(images) + len(images)
+
+    codes = cache_codes(IMAGES, Rounded(), "key", tmp_path, 1.0)
+    again = Rounded()
+    assert cache_codes(IMAGES, again, "key", tmp_path, 1.0).equal(codes)
+    assert again.seen == 9
+    (folder,) = tmp_path.glob("*/")
+    (folder / "sample").unlink()  # as in a cache of an earlier version
+    cache_codes(IMAGES, again, "key", tmp_path, 1.0)
+    assert again.seen == 9 + 9 + 150
+
+
+def test_codes_that_are_no_numbers_are_kept_too(tmp_path: Path) -> None:
+    images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
+    for value in (3.0, float("nan")):
+        for _ in range(2):
+            codes = cache_codes(images, lambda batch, v=value: torch.full((len(batch), 1), v), str(value), tmp_path, 1)
+            assert codes.allclose(torch.tensor([[value]]), equal_nan=True)
+    assert len(list(tmp_path.glob("*/"))) == 2
 
 
 def test_a_half_written_cache_of_another_encoder_is_not_continued(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cache_codes(IMAGES, Killed(factor=3.0), "key", tmp_path, 1.0)
     assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
+
+
+def test_a_file_that_the_encoder_misses_leaves_no_cache_that_is_believed(tmp_path: Path) -> None:
+    def misses(images: Tensor) -> Tensor:
+        if len(images) == 64:
+            raise FileNotFoundError("weights.pt")
+        return Counting()(images)
+
+    with pytest.raises(FileNotFoundError, match="weights"):
+        cache_codes(IMAGES, misses, "key", tmp_path, 1.0)
+    assert [".part-" in path.name for path in tmp_path.glob("*/")] == [True]
+    assert cache_codes(IMAGES, Counting(), "key", tmp_path, 1.0).equal(Counting()(IMAGES))
+
+
+def test_one_whose_cache_is_thrown_away_leaves_a_half_written_one_alone(tmp_path: Path) -> None:
+    class Displaced(Counting):
+        def __call__(self, images: Tensor) -> Tensor:
+            if len(images) == 64 and self.seen < 20:
+                with pytest.raises(KeyboardInterrupt):
+                    cache_codes(IMAGES, Killed(factor=3.0), "key", tmp_path, 1.0)
+            return super().__call__(images)
+
+    with pytest.raises(OSError, match="thrown away"):
+        cache_codes(IMAGES, Displaced(), "key", tmp_path, 1.0)
+    rest = Counting(factor=3.0)
+    assert cache_codes(IMAGES, rest, "key", tmp_path, 1.0).equal(Counting(factor=3.0)(IMAGES))
+    assert rest.seen == 9 + 150 - 64
 
 
 def test_one_whose_cache_is_thrown_away_says_so(tmp_path: Path) -> None:
@@ -128,7 +181,7 @@ def test_one_whose_cache_is_thrown_away_says_so(tmp_path: Path) -> None:
                 cache_codes(IMAGES, Counting(factor=3.0), "key", tmp_path, 1.0)
             return super().__call__(images)
 
-    with pytest.raises(OSError, match=r"codes-\w+\.part was made anew by a process with another encoder"):
+    with pytest.raises(OSError, match=r"codes-\w+\.part-\w+ was thrown away by a process whose"):
         cache_codes(IMAGES, Displaced(), "key", tmp_path, 1.0)
     assert cache_codes(IMAGES, Counting(factor=3.0), "key", tmp_path, 1.0).equal(Counting(factor=3.0)(IMAGES))
 

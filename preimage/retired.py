@@ -23,10 +23,10 @@ def renewed(class_path: str, arguments: Mapping[str, Any]) -> tuple[str, dict[st
 def _with_size(decoder: Any) -> Any:
     """A `FaceDecoder` of a run, whose arguments are all there, with the size that all had before it was one of them."""
     given = decoder.get("init_args") if isinstance(decoder, dict) else None
-    named = isinstance(given, dict) and str(decoder["class_path"]).endswith("FaceDecoder")
-    if not named or "image_size" in given or not {"latent_dim", "width", "output_activation"} <= set(given):
+    if not isinstance(given, dict) or not str(decoder.get("class_path")).endswith("FaceDecoder"):
         return decoder
-    return decoder | {"init_args": given | {"image_size": 256}}
+    whole = {"latent_dim", "width", "output_activation"} <= set(given)
+    return decoder | {"init_args": {"image_size": 256} | given} if whole else decoder
 
 
 def renewed_config(config: Any) -> Any:

@@ -53,7 +53,7 @@ class FaceEncoder(nn.Sequential):
 class FaceDecoder(nn.Sequential):
     """Two linear layers and four transposed convolutions; 285,914,371 parameters at width 1 and 256 px.
 
-    Maps codes `(B, latent_dim)` to images `(B, out_channels, S, S)` in [0, 1], where `S` is `image_size`, rounded up to a
+    Maps codes `(B, latent_dim)` to images `(B, out_channels, S, S)` in [0, 1]; `S` is `image_size`, rounded up to a
     multiple of 16.
 
     Args:

@@ -43,7 +43,9 @@ def main(args: Sequence[str]) -> None:
     add_of("--label", help="what it is called, by default its name and weights")
     add = parser.add_argument
     add("--measure", nargs="+", choices=MEASURES, default=MEASURES, help="of each layer, by default all")
-    config = "experiment and overlays: configs/tiny_imagenet/atlas.yaml; configs/images/atlas.yaml takes your own images"
+    config = (
+        "experiment and overlays: configs/tiny_imagenet/atlas.yaml; configs/images/atlas.yaml takes your own images"
+    )
     add("--config", action="append", default=[], help=config)
     add("--seeds", nargs="+", type=at_least(0), default=[0], help="seeds of the decoders, by default 0")
     add("--parameters", type=at_least(1), default=300_000, help="of each decoder, within a tenth (300000)")

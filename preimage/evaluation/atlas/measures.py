@@ -104,11 +104,14 @@ def measure(
     return {"encoder_parameters": parameters, "images_per_second": speed, "memory_gb": memory}
 
 
+def is_labelled(data: InMemoryDataModule) -> bool:
+    """Whether there are labels of two classes to learn from, and some to test."""
+    train, test = data.train_set.labels, data.test_set.labels
+    return len(train[train >= 0].unique()) > 1 and bool((test >= 0).any())
+
+
 def _reads(splits: Any, data: InMemoryDataModule, labels_per_class: list[int]) -> dict[str, float]:
-    splits = labelled(splits)
-    if "test" not in splits or "train" not in splits or len(splits["train"][1].unique()) < 2:
-        return {}
-    figures = probe_codes(splits, len(data.class_names), labels_per_class)
+    figures = probe_codes(labelled(splits), len(data.class_names), labels_per_class)
     few = {f"few_{count}": accuracy["accuracy"] for count, accuracy in figures.pop("few_labels").items()}
     return {name: accuracy["accuracy"] for name, accuracy in figures.items()} | few
 

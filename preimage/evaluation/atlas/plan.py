@@ -22,7 +22,7 @@ from ..measures import Images, feature_error, spread
 from ..runs import default_device, figures_of, find_run, load_model, read_configs, read_data, train
 from ..search import tuned_search
 from .decoders import fair_decoder, parameters_of
-from .measures import OF_CODES, errors, measure, model_of, pixels_again
+from .measures import OF_CODES, errors, is_labelled, measure, model_of, pixels_again
 from .points import PIXELS, Point, points_of, settings_hash
 
 _TESTED = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
@@ -103,12 +103,22 @@ class Plan:
         self.points = points_of(options)
         self.device = default_device()
         self.keeps = "keeps" in options.measure
-        self.of_codes = [kind for kind in OF_CODES if kind in options.measure]
 
     @cached_property
     def data(self) -> InMemoryDataModule:
         """The images, with all their labels."""
         return read_data(self.options.config, [flag for flag in self.rest if flag.startswith("--data")])
+
+    @cached_property
+    def of_codes(self) -> list[str]:
+        """What is measured without a decoder; what cannot be is told."""
+        kinds = [kind for kind in OF_CODES if kind in self.options.measure]
+        if "reads" in kinds and not is_labelled(self.data):
+            print(
+                "reads are left out: the data has no labels of two classes to learn from, or none to test", flush=True
+            )
+            kinds.remove("reads")
+        return kinds
 
     @cached_property
     def pixels(self) -> list[Point]:

@@ -110,7 +110,7 @@ def test_grayscale_images_are_repeated(images: Tensor) -> None:
     for features in (small(), named):
         assert features(gray).equal(features(gray.repeat(1, 3, 1, 1)))
     of_gray = FrozenFeatures(MNISTEncoder(), "9", "random", image_size=None, normalize=False)
-    assert of_gray.feature_shape(28) == of_gray(torch.rand(1, 1, 28, 28)).shape[1:] == (12,)
+    assert of_gray.feature_shape(28, channels=1) == of_gray(torch.rand(1, 1, 28, 28)).shape[1:] == (12,)
 
 
 def test_it_never_learns_nor_comes_alive(images: Tensor) -> None:

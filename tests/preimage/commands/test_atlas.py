@@ -18,6 +18,8 @@ from torchvision import models
 
 from preimage.__main__ import main
 from preimage.evaluation.atlas.atlas import CONFIG
+from preimage.evaluation.atlas.measures import measure
+from preimage.evaluation.atlas.points import Point
 from preimage.evaluation.search import tuned_search
 from preimage.runs import claimed
 
@@ -185,6 +187,23 @@ def test_reads_shape_and_invariance_need_no_decoder(
     matrix = np.array([line[1:] for line in lines], dtype=float)
     np.testing.assert_allclose(np.diag(matrix), 1, atol=1e-5)
     np.testing.assert_allclose(matrix, matrix.T)
+
+
+def test_a_part_that_fails_is_named_after_the_tables_of_the_others(
+    tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(kind: str, point: Point, *args: Any) -> dict[str, Any]:
+        if point.layer == LAYERS[0]:
+            raise ValueError("no room for it")
+        return measure(kind, point, *args)
+
+    monkeypatch.setattr("preimage.evaluation.atlas.plan.measure", failing)
+    with pytest.raises(SystemExit):
+        atlas(tiny_imagenet, tmp_path, measure="shape")
+    failed, measured = table(tmp_path)[-2:]
+    assert failed["effective_rank"] == "" and float(measured["effective_rank"]) >= 1
+    wanted = f"error: {NETWORK} {LAYERS[0]}: shape: no room for it; the same command tries again"
+    assert wanted in capsys.readouterr().err
 
 
 def test_seeds_give_means_and_deviations(tiny_imagenet: Path, there: Path) -> None:

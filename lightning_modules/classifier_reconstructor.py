@@ -127,7 +127,8 @@ class ClassifierReconstructor(Autoencoder):
 
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         images, labels, _ = batch
-        code = self.quantize(self.read(batch))
+        numbers = self.read(batch._replace(images=self._masked(images)))
+        code = self.quantize(numbers)
         logits = self._logits(code)
         cross_entropy = loss = mean_cross_entropy(logits, labels, weight=self.class_weights)
         outputs = StepOutput(loss=loss, code=code, label=labels, logits=logits, image=images)
@@ -139,6 +140,8 @@ class ClassifierReconstructor(Autoencoder):
             loss = cross_entropy + self.reconstruction_weight * mse
             outputs["loss"], outputs["reconstruction"], outputs["target"] = loss, reconstruction, target
             errors = {"mse": mse.detach(), "preds": reconstruction.detach(), "target": target}
+        if self._penalized:
+            outputs["loss"] = loss = loss + self._penalty(numbers, code, images)
         getattr(self, f"{split}_metrics").update(
             value=cross_entropy.detach(),
             weight=(labels >= 0).sum(),

@@ -16,10 +16,12 @@ from .metrics import ActiveUnits, MeanLoss, mean_losses
 from .networks.decoder import SigmoidDecoder
 from .networks.gaussian import GaussianEncoder
 from .networks.precision import full
+from .networks.priors import VampPrior, decompose_kl
 from .noise import fixed_noise, noise_like
 
 CHUNK = 10  # codes per image that are decoded at once, of the hundreds of an estimate
 _BOUNDS = ("elbo", "kl", "reconstruction")
+_TERMS = ("mutual_information", "total_correlation", "dimension_kl")
 
 
 class VAE(Autoencoder):
@@ -47,7 +49,11 @@ class VAE(Autoencoder):
         num_samples: Codes drawn per image; the loss is averaged over them, not the reconstruction.
         importance_weighted: Use the samples for the tighter bound of Burda et al. 2016 (arXiv 1509.00519).
         num_importance_samples: Codes per image for an estimate of log p(x) at the test, `test/log_likelihood`, of
-            which published figures take 200 to 5000; 0 for no estimate.
+            which published figures take 200 to 5000; 0 for no estimate. Beside it stands how many samples of one
+            weight would be as good, `test/effective_samples`.
+        tc_weight: Weight of the total correlation, one of three terms of the KL divergence (beta-TC-VAE, Chen et al.
+            2018, arXiv 1802.04942): the loss has `KL + (tc_weight - 1) TC`. Other than 1, all three are logged.
+        prior: A learned prior in place of the standard normal, from which the KL divergence is then estimated.
         kwargs: How the encoder starts and what trains, see `EncoderModule`.
     """
 
@@ -70,6 +76,8 @@ class VAE(Autoencoder):
         num_samples: int = 1,
         importance_weighted: bool = False,
         num_importance_samples: int = 0,
+        tc_weight: float = 1.0,
+        prior: VampPrior | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, decoder, **kwargs)
@@ -85,6 +93,11 @@ class VAE(Autoencoder):
         check_range("model", "(0, inf)", variance=variance)
         check_range("model", "[0, inf)", num_importance_samples=num_importance_samples)
         _check_weights(beta, warmup_epochs, cycle_epochs, free_bits, importance_weighted)
+        check_range("model", "[0, inf)", tc_weight=tc_weight)
+        if tc_weight != 1 and (importance_weighted or prior is not None):
+            raise ValueError("model.tc_weight has no importance_weighted or prior: set it to 1, or leave those out")
+        if prior is not None and free_bits:
+            raise ValueError("model.free_bits are of each latent dimension, which model.prior has not: set it to 0")
         if learn_variance and likelihood != "gaussian":
             raise ValueError(f"model.learn_variance needs model.likelihood gaussian, not {likelihood}")
         self.latent_dim = latent_dim
@@ -101,13 +114,15 @@ class VAE(Autoencoder):
         self.num_samples = num_samples
         self.importance_weighted = importance_weighted
         self.num_importance_samples = num_importance_samples
-        self.train_metrics = mean_losses("train/", *_BOUNDS)
+        self.tc_weight, self.prior = tc_weight, prior
+        names = [*_BOUNDS, *(_TERMS if tc_weight != 1 else ()), *(["regularizer"] if self.regularizer else [])]
+        self.train_metrics = mean_losses("train/", *names)
         for metrics in (self.val_metrics, self.test_metrics):
-            bounds = {name: MeanLoss(name) for name in _BOUNDS}
+            bounds = {name: MeanLoss(name) for name in names}
             metrics.add_metrics({**bounds, "active_units": ActiveUnits(latent_dim)})
         self.test_metrics.add_metrics({"mse_drawn": MeanLoss("mse_drawn")})
         if num_importance_samples:
-            self.test_metrics.add_metrics({"log_likelihood": MeanLoss("log_likelihood")})
+            self.test_metrics.add_metrics({name: MeanLoss(name) for name in ("log_likelihood", "effective_samples")})
 
     def on_fit_start(self) -> None:
         """Says so where the training is too short for the warm-up."""
@@ -121,6 +136,8 @@ class VAE(Autoencoder):
 
     def sample(self, count: int) -> Tensor:
         """Draws images `(count, C, H, W)` in [0, 1] from the prior."""
+        if self.prior is not None:
+            return self.decode(self.prior.sample(count, self.encoder))
         return self.decode(torch.randn(count, self.latent_dim, device=self.device))
 
     def kl_weight(self) -> float:
@@ -137,30 +154,45 @@ class VAE(Autoencoder):
 
         It samples codes from the encoder: a lower bound in expectation, and the tighter the more samples.
         """
+        return self._importance(images, num_samples)[0]
+
+    def _importance(self, images: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+        """The estimate of log p(x), and its effective sample size `(sum w)^2 / sum w^2` (Kong 1992), each `(B,)`."""
         mean, log_variance = self.encoder.posterior(images)
+        squares = torch.full_like(mean[:, 0], -math.inf)
         total = torch.full_like(mean[:, 0], -math.inf)
         for start in range(0, num_samples, CHUNK):
             noise = fixed_noise(images, min(CHUNK, num_samples - start), self.latent_dim, start)
             codes = mean + (0.5 * log_variance).exp() * noise
-            weights = _log_ratio(codes, noise, log_variance) - self._nll(codes, images)
+            weights = self._log_ratio(codes, noise, log_variance) - self._nll(codes, images)
             total = torch.logaddexp(total, weights.logsumexp(dim=0))
-        return total - math.log(num_samples)
+            squares = torch.logaddexp(squares, (2 * weights).logsumexp(dim=0))
+        return total - math.log(num_samples), (2 * total - squares).exp()
 
     def _step(self, batch: Batch, split: Split) -> StepOutput:
         images = batch.images
-        mean, log_variance = self.encoder.posterior(images)
+        mean, log_variance = self.encoder.posterior(self._masked(images))
         noise = noise_like(mean, self.num_samples, fixed_by=None if split == "train" else images)
         codes = mean + (0.5 * log_variance).exp() * noise  # (S, B, D)
         nll = self._nll(codes, images)
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)  # from the standard normal, (B, D)
+        if self.prior is None:
+            kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)  # from the standard normal, (B, D)
+        else:
+            kl = -self._log_ratio(codes, noise, log_variance).mean(dim=0)[:, None]  # (B, 1)
         bounds = {"reconstruction": nll.mean(), "kl": kl.sum(dim=1).mean()}
         if self.importance_weighted:
-            weights = _log_ratio(codes, noise, log_variance) - nll
+            weights = self._log_ratio(codes, noise, log_variance) - nll
             bounds["elbo"] = (weights.logsumexp(dim=0) - math.log(self.num_samples)).mean()
             loss = -bounds["elbo"]
         else:
             bounds["elbo"] = -bounds["reconstruction"] - bounds["kl"]
             loss = bounds["reconstruction"] + self.kl_weight() * kl.mean(dim=0).clamp(min=self.free_bits).sum()
+        if self.tc_weight != 1:
+            bounds |= zip(_TERMS, decompose_kl(codes[0], mean, log_variance), strict=True)
+            loss = loss + self.kl_weight() * (self.tc_weight - 1) * bounds["total_correlation"]
+        if self.regularizer is not None:
+            bounds["regularizer"] = self._penalty(codes[0], codes[0], images)
+            loss = loss + bounds["regularizer"]
         outputs = StepOutput(loss=loss, code=mean, label=batch.labels, image=images)
         values = {name: value.detach() for name, value in bounds.items()} | {"value": loss.detach()}
         if split != "train":
@@ -171,9 +203,17 @@ class VAE(Autoencoder):
             values["mse_drawn"] = F.mse_loss(self.decode(codes[0]), outputs["target"])
             self.test_rate.update(weight=len(images), bits=values["kl"] / math.log(2))
         if split == "test" and self.num_importance_samples:
-            values["log_likelihood"] = self.log_likelihood(images, self.num_importance_samples).mean()
+            estimates = self._importance(images, self.num_importance_samples)
+            values["log_likelihood"], values["effective_samples"] = (estimate.mean() for estimate in estimates)
         getattr(self, f"{split}_metrics").update(weight=len(images), **values)
         return outputs
+
+    def _log_ratio(self, codes: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:
+        """`log p(z) - log q(z | x)` of codes `(S, B, D)`, drawn by noise of that shape, in nats `(S, B)`."""
+        if self.prior is None:
+            return 0.5 * (noise.square() + log_variance - codes.square()).sum(dim=-1)
+        posterior = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi)).sum(dim=-1)
+        return self.prior.log_prob(codes, self.encoder) - posterior
 
     def _nll(self, codes: Tensor, images: Tensor) -> Tensor:
         """Negative log-likelihood `(S, B)` of images `(B, C, H, W)` given codes `(S, B, D)`."""
@@ -204,8 +244,3 @@ def _check_weights(
             f"model.cycle_epochs={cycle_epochs} must be at least 2 and needs model.warmup_epochs from 1 to as many,"
             f" not {warmup_epochs}"
         )
-
-
-def _log_ratio(codes: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:
-    """`log p(z) - log q(z | x)` of codes `(S, B, D)`, drawn by noise of that shape, in nats `(S, B)`."""
-    return 0.5 * (noise.square() + log_variance - codes.square()).sum(dim=-1)

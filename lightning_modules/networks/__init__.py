@@ -8,12 +8,18 @@ from .gaussian import ConvDecoder, ConvGaussianEncoder, MNISTGaussianEncoder
 from .heads import AttentivePool, MLPHead
 from .inverters import ConvInverter, FullyConnectedInverter
 from .mnist import MNISTDecoder, MNISTEncoder
-from .quantizers import FSQ
+from .priors import VampPrior
+from .quantizers import FSQ, VQ
+from .regularizers import L2, MMD, Contractive
 from .residual import ResidualDecoder, ResidualGaussianEncoder
 
 __all__ = [
     "FSQ",
+    "L2",
+    "MMD",
+    "VQ",
     "AttentivePool",
+    "Contractive",
     "ConvDecoder",
     "ConvGaussianEncoder",
     "ConvInverter",
@@ -29,4 +35,5 @@ __all__ = [
     "ResidualDecoder",
     "ResidualGaussianEncoder",
     "SigmoidDecoder",
+    "VampPrior",
 ]

@@ -136,7 +136,7 @@ def test_codes_that_are_no_numbers_are_kept_too(tmp_path: Path) -> None:
     images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
     for value in (3.0, float("nan")):
         for _ in range(2):
-            codes = cache_codes(images, lambda batch, v=value: torch.full((len(batch), 1), v), str(value), tmp_path, 1)
+            codes = cache_codes(images, partial(_constant, value), str(value), tmp_path, 1)
             assert codes.allclose(torch.tensor([[value]]), equal_nan=True)
     assert len(list(tmp_path.glob("*/"))) == 2
 

@@ -65,26 +65,18 @@ def cache_codes(images: Tensor | Rows, encode: Encode, key: str, cache_dir: Path
         shutil.rmtree(folder, ignore_errors=True)
         building = next(cache_dir.glob(f"{folder.name}.part-*"), folder.with_name("none"))
         if not _agrees(building, shape, some, sample):
-            if size > limit_gb * 1e9:
-                raise ValueError(
-                    f"the codes would take {size / 1e9:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}:"
-                    " raise it, or set model.cache_codes false"
-                )
-            rank_zero_info(f"caching codes {shape} in {folder}, {size / 1e9:.3f} GB")
             shutil.rmtree(building, ignore_errors=True)
             # Of a name of its own, so that whoever is still at the old one does not get into it.
             building = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:8]}")
-            _begin(building, size)
+            _begin(building, size, limit_gb)
+            rank_zero_info(f"caching codes {shape} in {folder}, {size / 1e9:.3f} GB")
             write_atomically(building / "sample", lambda file: file.write_bytes(_bytes(sample)))
         held = (building / "codes").open("rb")  # and so known again, whatever becomes of its name
     path = folder / "codes"
     with held:
         _fill(building, images, encode)
         with locked(lock, wait=math.inf):
-            if building.is_dir() and not _missing(building, len(images)):  # else another one was first
-                building.rename(folder)
-                for mark in (*folder.glob("*.done"), *folder.glob("*.lock")):
-                    mark.unlink(missing_ok=True)
+            _finish(building, folder, len(images))
             if not path.is_file() or not os.path.samestat(os.fstat(held.fileno()), path.stat()):
                 raise OSError(f"{building} was thrown away by a process whose encoder gives other codes: start again")
     return mapped(path, shape, dtype)
@@ -104,8 +96,13 @@ def _agrees(folder: Path, shape: tuple[int, ...], some: Tensor, sample: Tensor) 
     return close
 
 
-def _begin(building: Path, size: int) -> None:
-    """Makes the folder with a file of zeros, or nothing where the disk has no room for it."""
+def _begin(building: Path, size: int, limit_gb: float) -> None:
+    """Makes the folder with a file of zeros, or nothing where it is too large or the disk has no room for it."""
+    if size > limit_gb * 1e9:
+        raise ValueError(
+            f"the codes would take {size / 1e9:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise"
+            " it, or set model.cache_codes false"
+        )
     building.mkdir()
     try:
         mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
@@ -113,6 +110,14 @@ def _begin(building: Path, size: int) -> None:
     except OSError:
         shutil.rmtree(building)
         raise
+
+
+def _finish(building: Path, folder: Path, count: int) -> None:
+    """Gives the folder its name, unless another process was first."""
+    if building.is_dir() and not _missing(building, count):
+        building.rename(folder)
+        for mark in (*folder.glob("*.done"), *folder.glob("*.lock")):
+            mark.unlink(missing_ok=True)
 
 
 def _write(building: Path, parts: Iterable[tuple[int, Tensor]]) -> None:

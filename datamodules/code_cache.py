@@ -58,52 +58,51 @@ def cache_codes(images: Tensor | Rows, encode: Encode, key: str, cache_dir: Path
     folder, size = cache_dir / f"codes-{digest.hexdigest()[:32]}", math.prod(shape) * dtype.itemsize
     lock = folder.with_name(f"{folder.name}.lock")
 
-    def right(folder: Path) -> bool:
-        path = folder / "codes"
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-        beside = folder / "sample"  # of the same batch, and so rounded alike; an older cache has none
-        there = mapped(beside, tuple(sample.shape), dtype) if beside.is_file() else mapped(path, shape, dtype)[some]
-        scale = float(sample.float().nan_to_num(0, 0, 0).std(correction=0))
-        close = torch.allclose(there.float(), sample.float(), rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
-        if not close:
-            rank_zero_info(f"{folder} holds other codes than the encoder gives")
-        return close
-
     cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(lock, wait=math.inf):
-        if right(folder):  # what is there takes no more room
+        if _agrees(folder, shape, some, sample):  # what is there takes no more room
             return mapped(folder / "codes", shape, dtype)
         shutil.rmtree(folder, ignore_errors=True)
         building = next(cache_dir.glob(f"{folder.name}.part-*"), folder.with_name("none"))
-        if not right(building):
-            if size > limit_gb * 1e9:
-                raise ValueError(
-                    f"the codes would take {size / 1e9:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}:"
-                    " raise it, or set model.cache_codes false"
-                )
-            rank_zero_info(f"caching codes {shape} in {folder}, {size / 1e9:.3f} GB")
+        if not _agrees(building, shape, some, sample):
             shutil.rmtree(building, ignore_errors=True)
             # Of a name of its own, so that whoever is still at the old one does not get into it.
             building = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex[:8]}")
-            _begin(building, size)
+            _begin(building, size, limit_gb)
+            rank_zero_info(f"caching codes {shape} in {folder}, {size / 1e9:.3f} GB")
             write_atomically(building / "sample", lambda file: file.write_bytes(_bytes(sample)))
         held = (building / "codes").open("rb")  # and so known again, whatever becomes of its name
     path = folder / "codes"
     with held:
         _fill(building, images, encode)
         with locked(lock, wait=math.inf):
-            if building.is_dir() and not _missing(building, len(images)):  # else another one was first
-                building.rename(folder)
-                for mark in (*folder.glob("*.done"), *folder.glob("*.lock")):
-                    mark.unlink(missing_ok=True)
+            _finish(building, folder, len(images))
             if not path.is_file() or not os.path.samestat(os.fstat(held.fileno()), path.stat()):
                 raise OSError(f"{building} was thrown away by a process whose encoder gives other codes: start again")
     return mapped(path, shape, dtype)
 
 
-def _begin(building: Path, size: int) -> None:
-    """Makes the folder with a file of zeros, or nothing where the disk has no room for it."""
+def _agrees(folder: Path, shape: tuple[int, ...], some: Tensor, sample: Tensor) -> bool:
+    """Whether a folder has codes of a shape, and some of them are the sample."""
+    path, size = folder / "codes", math.prod(shape) * sample.dtype.itemsize
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    beside = folder / "sample"  # of the same batch, and so rounded alike; an older cache has none
+    there = mapped(beside, sample.shape, sample.dtype) if beside.is_file() else mapped(path, shape, sample.dtype)[some]
+    scale = float(sample.float().nan_to_num(0, 0, 0).std(correction=0))
+    close = torch.allclose(there.float(), sample.float(), rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
+    if not close:
+        rank_zero_info(f"{folder} holds other codes than the encoder gives")
+    return close
+
+
+def _begin(building: Path, size: int, limit_gb: float) -> None:
+    """Makes the folder with a file of zeros, or nothing where it is too large or the disk has no room for it."""
+    if size > limit_gb * 1e9:
+        raise ValueError(
+            f"the codes would take {size / 1e9:.2f} GB on disk, more than data.code_cache_limit_gb={limit_gb}: raise"
+            " it, or set model.cache_codes false"
+        )
     building.mkdir()
     try:
         mend = "make room, set data.cache_dir to a folder on another disk, or model.cache_codes to false"
@@ -111,6 +110,14 @@ def _begin(building: Path, size: int) -> None:
     except OSError:
         shutil.rmtree(building)
         raise
+
+
+def _finish(building: Path, folder: Path, count: int) -> None:
+    """Gives the folder its name, unless another process was first."""
+    if building.is_dir() and not _missing(building, count):
+        building.rename(folder)
+        for mark in (*folder.glob("*.done"), *folder.glob("*.lock")):
+            mark.unlink(missing_ok=True)
 
 
 def _write(building: Path, parts: Iterable[tuple[int, Tensor]]) -> None:

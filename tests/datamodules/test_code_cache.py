@@ -136,8 +136,10 @@ def test_codes_that_are_no_numbers_are_kept_too(tmp_path: Path) -> None:
     images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
     for value in (3.0, float("nan")):
         for _ in range(2):
-            codes = cache_codes(images, partial(_constant, value), str(value), tmp_path, 1)
-            assert codes.allclose(torch.tensor([[value]]), equal_nan=True)
+            codes = cache_codes(
+                images, partial(torch.full_like, fill_value=value, dtype=torch.float32), str(value), tmp_path, 1.0
+            )
+            assert codes.allclose(torch.full((1, 1, 1, 1), value), equal_nan=True)
     assert len(list(tmp_path.glob("*/"))) == 2
 
 

@@ -90,9 +90,8 @@ def test_a_picture_that_is_shown_smaller_is_there_at_full_size(runs: Path, tmp_p
     Image.new("RGB", (2200, 2300)).save(runs / "classifier/version_0/images/confusion/test.png")
     write_report([runs], tmp_path / "out", "Title")
     page = Page((tmp_path / "out/index.html").read_text())
-    assert [button["aria-label"] for button in page.all("button") if button.get("class") == "large"] == [
-        "Confusion matrices of classifier, at full size"
-    ]
+    opened = [button["aria-label"] for button in page.all("button") if button.get("class") == "large"]
+    assert "Confusion matrices of classifier, at full size" in opened
     (shown,) = (image for image in page.all("img") if image["alt"] == "Confusion matrices of classifier")
     assert (shown["width"], shown["height"]) == ("520", "544")
     with Image.open(io.BytesIO(base64.b64decode(str(shown["src"]).partition(",")[2]))) as image:

@@ -24,7 +24,7 @@ def atlas(weights: str, root: str, out: Path, layers: list[str], *flags: str) ->
 
 def main(weights: str, root: str, out: str = "runs/atlas") -> None:
     """Trains both and prints a table."""
-    rows = atlas(weights, root, Path(out, "squeezenet1_1"), LAYERS, "--optimize=40")
+    rows = atlas(weights, root, Path(out, "squeezenet1_1"), LAYERS, "--optimize=6")
     configs = [f"--config={CONFIGS / 'tiny_imagenet' / name}" for name in ("atlas.yaml", "original.yaml")]
     lines = []
     for layer in LAYERS:

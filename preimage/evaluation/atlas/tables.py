@@ -70,13 +70,13 @@ def _sections(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def rank_correlations(rows: list[dict[str, Any]]) -> list[str]:
-    """A table of how alike two figures order the layers of networks (Spearman's rho); none for fewer than three.
+    """A table of how alike two figures order the layers that have all (Spearman's rho); none for fewer than three.
 
     Args:
         rows: The rows of the layers.
     """
-    figures = pd.DataFrame(rows).reindex(columns=_ORDERS).dropna(axis="columns", how="all").astype(float)
-    if len(figures.dropna()) < 3 or figures.shape[1] < 2:
+    figures = pd.DataFrame(rows).reindex(columns=_ORDERS).dropna(axis="columns", how="all").dropna().astype(float)
+    if len(figures) < 3 or figures.shape[1] < 2:
         return []
     names = [key.removesuffix("_64").replace("_", " ") for key in figures]
     cells = figures.corr("spearman").map("{:.2f}".format).to_numpy().tolist()

@@ -57,10 +57,9 @@ def draw_atlas(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _work(plan: Plan, failed: dict[str, Exception]) -> None:
     """Does all that no other process has done or is doing; what fails, or has before, is noted and left out."""
-    works = list(plan.works())
-    for work in works:
+    for work in plan.works:
         work.done()  # other settings end it before anything begins
-    for work in (work for work in works if work.name not in failed):
+    for work in (work for work in plan.works if work.name not in failed):
         if work.needs and not work.needs.is_file():
             print(f"{work.name}: waits for {work.needs}, left out here", flush=True)
             continue

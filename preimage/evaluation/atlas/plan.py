@@ -1,6 +1,8 @@
 """What has to be trained and measured for an atlas, in parts that one process does."""
 
 import argparse
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -23,7 +25,7 @@ from ..runs import default_device, figures_of, find_run, load_model, read_config
 from ..search import tuned_search
 from .decoders import fair_decoder, parameters_of
 from .measures import OF_CODES, errors, is_labelled, measure, model_of, pixels_again
-from .points import PIXELS, Point, points_of, settings_hash
+from .points import PIXELS, Point, points_of
 
 _TESTED = ("psnr_64", "ssim_64", "mse_64", "normalized_error_64", "feature_error", "psnr", "ssim")
 _EPOCHS = "--trainer.max_epochs="
@@ -54,27 +56,22 @@ class Work(NamedTuple):
         """
         if not self.file.is_file():
             return False
-        if _noted(self.file)["settings"] != self.settings:
+        if noted(self.file)["settings"] != self.settings:
             cure = f"give another --out, or remove {self.file.with_suffix('')}*"
             raise ValueError(f"{self.name}: was made with other weights, data or options: {cure}")
         return True
 
 
-def _noted(path: Path) -> dict[str, Any]:
-    noted = read_plain(path)
-    if not isinstance(noted, dict) or not isinstance(noted.get("settings"), str):
-        raise ValueError(f"{path} is damaged: it has no settings; remove it to have it made anew")
-    return noted
-
-
-def figures_in(path: Path) -> dict[str, Any]:
-    """The figures that a part of an atlas has noted; none where it is not done.
+def noted(path: Path) -> dict[str, Any]:
+    """What the file of a part holds.
 
     Raises:
-        ValueError: The file is damaged.
+        ValueError: It is damaged.
     """
-    noted = _noted(path) if path.is_file() else {}
-    return {key: value for key, value in noted.items() if key != "settings"}
+    content = read_plain(path)
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), str):
+        raise ValueError(f"{path} is damaged: it has no settings; remove it to have it made anew")
+    return content
 
 
 def _remembered(rebuild: Images) -> Images:
@@ -131,45 +128,72 @@ class Plan:
             for shape in [(channels, side, side)]
         ]
 
-    def works(self) -> Iterator[Work]:
+    @cached_property
+    def works(self) -> list[Work]:
         """All parts, in the order in which they are done: what is quick, then a decoder of every point per seed."""
+        works = []
         for point in [*self.points, *self.pixels] if self.of_codes else []:
             asked = [point.arguments, point.weights_hash, self.options.labels_per_class]
             for kind in self.of_codes:
-                yield self._work(f"{point.name}: {kind}", point, kind, asked, partial(self._measure, kind, point))
-        if not self.keeps:
-            return
-        fits = [(f"seed_{seed}", seed, 1) for seed in self.options.seeds]
-        fits += [("twice", self.options.seeds[0], 2)] if self.options.twice else []
-        for name, seed, times in fits:
-            for point in self.points:
-                model = self._model(point, times)
-                do = partial(self._fit, point, model, name, seed, times)
-                yield self._work(f"{point.name}: decoder, {name}", point, name, [model, point.weights_hash, seed], do)
-        for point in self.points if self.options.optimize else []:
-            asked = [point.arguments, point.weights_hash, self.options.optimize]
-            first = f"seed_{self.options.seeds[0]}"
+                works.append(
+                    self._work(f"{point.name}: {kind}", point, kind, asked, partial(self._measure, kind, point))
+                )
+        return [*works, *self._works_of_decoders()] if self.keeps else works
+
+    def _works_of_decoders(self) -> Iterator[Work]:
+        """The decoders, and what needs them."""
+        options = self.options
+        models = [(point, [self._model(point, 1), point.weights_hash]) for point in self.points]
+        for seed in options.seeds:
+            for point, made_of in models:
+                do = partial(self._fit, point, made_of[0], f"seed_{seed}", seed, 1)
+                name = f"{point.name}: decoder, seed_{seed}"
+                yield self._work(name, point, f"seed_{seed}", [*made_of, seed], do)
+        for point in self.points if options.twice else []:
+            model, seed = self._model(point, 2), options.seeds[0]
+            do = partial(self._fit, point, model, "twice", seed, 2)
+            yield self._work(f"{point.name}: decoder, twice", point, "twice", [model, point.weights_hash, seed], do)
+        first = f"seed_{options.seeds[0]}"
+        for point, made_of in models if options.optimize else []:
             do = partial(self._search, point, first)
-            yield self._work(f"{point.name}: search", point, "search", asked, do, needs=first)
-        if not (self.options.lpips or self.options.extractor):
+            yield self._work(f"{point.name}: search", point, "search", [*made_of, first, options.optimize], do, first)
+        asked = [options.lpips, options.extractor]
+        if not any(asked):
             return
-        asked = [self.options.lpips, self.options.extractor]
         for point in self.pixels:
             do = partial(self._perceived, pixels_again(point.shape[1]))
             yield self._work(f"{point.name}: LPIPS, rFID", point, "perceived", asked, do)
-        for seed in self.options.seeds:
-            for point in self.points:
+        for seed in options.seeds:
+            for point, made_of in models:
                 do = partial(self._perceived_by_decoder, point.folder / f"seed_{seed}")
                 name, file = f"{point.name}: LPIPS, rFID, seed {seed}", f"perceived_{seed}"
-                yield self._work(name, point, file, asked, do, needs=f"seed_{seed}")
+                yield self._work(name, point, file, [*made_of, seed, *asked], do, f"seed_{seed}")
 
     def _work(
-        self, name: str, point: Point, file: str, asked: list[Any], do: Callable[[], dict[str, Any]], needs: str = ""
+        self, name: str, point: Point, file: str, made_of: list[Any], do: Callable[[], dict[str, Any]], needs: str = ""
     ) -> Work:
-        settings = settings_hash(self.options.config, self.rest, asked)
-        return Work(
-            name, point.folder / f"{file}.json", settings, do, point.folder / f"{needs}.json" if needs else None
-        )
+        settings = hashlib.sha256(json.dumps([*self._common, made_of]).encode()).hexdigest()
+        needed = point.folder / f"{needs}.json" if needs else None
+        return Work(name, point.folder / f"{file}.json", settings, do, needed)
+
+    @cached_property
+    def _common(self) -> list[Any]:
+        """What all parts depend on: the content of configs, and flags but the trainer's."""
+        own = [flag for flag in self.rest if not flag.startswith("--trainer.")]
+        return [read_configs(self.options.config), own]
+
+    @cached_property
+    def _asked(self) -> set[Path]:
+        return {work.file for work in self.works}
+
+    def figures(self, file: Path) -> dict[str, Any]:
+        """The figures of a part; none of one that is not done, or not asked for: it may be of other settings.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        there = noted(file) if file in self._asked and file.is_file() else {}
+        return {key: value for key, value in there.items() if key != "settings"}
 
     def _measure(self, kind: str, point: Point) -> dict[str, Any]:
         return measure(kind, point, self.data, self.device, self.options.labels_per_class)

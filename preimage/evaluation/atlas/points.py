@@ -1,18 +1,13 @@
 """The points of an atlas: one layer of one network each."""
 
 import argparse
-import hashlib
-import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_modules import FrozenFeatures
-
-from ..runs import read_configs
 
 PIXELS = "pixels"  # the network whose code is the image itself, scaled down
 
@@ -97,15 +92,3 @@ def _point(out: Path, given: dict[str, Any], layer: str) -> Point:
 def file_name(text: str) -> str:
     """A text as the name of a folder."""
     return re.sub(r"[^\w.+=-]+", "_", text).strip("_.")
-
-
-def settings_hash(config: Sequence[str], flags: Sequence[str], *parts: Any) -> str:
-    """A hash of what figures depend on: the content of configs, flags but the trainer's, and other plain values.
-
-    Args:
-        config: The configs.
-        flags: Flags of the fits.
-        parts: The other values.
-    """
-    own = [flag for flag in flags if not flag.startswith("--trainer.")]
-    return hashlib.sha256(json.dumps([read_configs(config), own, *parts]).encode()).hexdigest()

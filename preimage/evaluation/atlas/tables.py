@@ -21,8 +21,8 @@ from preimage.reporting.tables import markdown_table
 from ..geometry import cka_matrix
 from ..measures import BATCH, spread, to_float
 from ..runs import find_run, load_model
-from .measures import GRAM, OF_CODES, errors, gram_of, pixels_again
-from .plan import Plan, figures_in
+from .measures import OF_CODES, errors, gram_of, pixels_again
+from .plan import Plan
 from .points import Point
 
 #: Which columns of `atlas.csv` stand under which heading of `atlas.md`.
@@ -41,13 +41,13 @@ _ORDERS = ["normalized_error_64", "linear", "effective_rank", "intrinsic_dimensi
 def write_tables(plan: Plan) -> None:
     """Writes `atlas.csv`, `atlas.md`, `cka.csv` and `strips.npz` from all that is done of an atlas."""
     rows = [_mean_image(plan)] if plan.keeps else []
-    rows += [_of_code(point) | (_pixels_kept(plan, point) if plan.keeps else {}) for point in plan.pixels]
-    rows += [_of_code(point) | _kept(plan, point) for point in plan.points]
+    rows += [_of_code(plan, point) | (_pixels_kept(plan, point) if plan.keeps else {}) for point in plan.pixels]
+    rows += [_of_code(plan, point) | _kept(plan, point) for point in plan.points]
     columns = list(dict.fromkeys(key for row in reversed(rows) for key in row))
     write_rows(plan.options.out / "atlas.csv", rows, columns)
     text = [*_sections(rows), *rank_correlations(rows[-len(plan.points) :]), *_protocols(plan)]
     write_text(plan.options.out / "atlas.md", "\n".join(text))
-    if points := [point for point in plan.points if (point.folder / GRAM).is_file()]:
+    if points := [point for point in plan.points if plan.figures(point.folder / "shape.json")]:
         names = [point.name for point in points]
         matrix = cka_matrix([gram_of(point.folder) for point in points]).tolist()
         lines = [
@@ -86,8 +86,8 @@ def rank_correlations(rows: list[dict[str, Any]]) -> list[str]:
 
 def _protocols(plan: Plan) -> list[str]:
     """What the figures that need it were measured with."""
-    files = [path for point in plan.points for path in sorted(point.folder.glob("perceived_*.json"))]
-    figures = [figures_in(path) for path in files]
+    files = [point.folder / f"perceived_{seed}.json" for point in plan.points for seed in plan.options.seeds]
+    figures = [plan.figures(path) for path in files]
     networks = dict.fromkeys(figure["lpips_network"] for figure in figures if "lpips_network" in figure)
     protocols = dict.fromkeys(
         f"rFID: {figure['rfid_protocol']} {figure['rfid_floor'] or math.nan:.4g}."
@@ -97,27 +97,27 @@ def _protocols(plan: Plan) -> list[str]:
     return [f"LPIPS: {name}.\n" for name in networks] + [f"{protocol}\n" for protocol in protocols]
 
 
-def _of_code(point: Point) -> dict[str, Any]:
+def _of_code(plan: Plan, point: Point) -> dict[str, Any]:
     """What is known of the code of a point."""
     row: dict[str, Any] = {"network": point.network, "layer": point.layer, "shape": " x ".join(map(str, point.shape))}
     row |= {"values": point.values, "bits": 32 * point.values}
     for kind in OF_CODES:
-        row |= figures_in(point.folder / f"{kind}.json")
+        row |= plan.figures(point.folder / f"{kind}.json")
     return row
 
 
 def _kept(plan: Plan, point: Point) -> dict[str, Any]:
     """What the decoders of a point say: means and deviations over their seeds, and the baselines beside them."""
+    there = {seed: plan.figures(point.folder / f"seed_{seed}.json") for seed in plan.options.seeds}
     seeds = [
-        figures_in(path) | figures_in(path.with_name(path.name.replace("seed", "perceived")))
-        for path in sorted(point.folder.glob("seed_*.json"))
+        figures | plan.figures(point.folder / f"perceived_{seed}.json") for seed, figures in there.items() if figures
     ]
     row: dict[str, Any] = {"seeds": len(seeds)} if seeds else {}
-    for key in seeds[0] if seeds else {}:
+    for key in dict.fromkeys(key for seed in seeds for key in seed):
         values = [seed[key] for seed in seeds if isinstance(seed.get(key), int | float)]
         row |= {key: statistics.fmean(values)} if values else {}
         row |= {f"{key}_sd": statistics.stdev(values)} if len(set(values)) > 1 else {}
-    twice, search = (figures_in(point.folder / f"{name}.json") for name in ("twice", "search"))
+    twice, search = (plan.figures(point.folder / f"{name}.json") for name in ("twice", "search"))
     row |= {"psnr_64_twice": twice["psnr_64"]} if twice else {}
     row |= {key: value for key, value in search.items() if key != "chosen"}
     channels, size = plan.data.test_set.images.shape[1:3]
@@ -141,7 +141,7 @@ def mean_image(images: Tensor | Rows) -> Tensor:
 
 def _pixels_kept(plan: Plan, point: Point) -> dict[str, Any]:
     """What the image itself keeps, scaled down."""
-    perceived = figures_in(point.folder / "perceived.json")
+    perceived = plan.figures(point.folder / "perceived.json")
     return _pixel_error(plan, point.shape[1]) | {
         key: perceived[key] for key in ("lpips_64", "rfid") if key in perceived
     }
@@ -157,8 +157,10 @@ def _write_strips(plan: Plan) -> None:
     test, names = plan.data.test_set, plan.data.class_names
     shown = spread(test.images, plan.options.images)
     images = to_float(test.images[shown], plan.device)
-    done = {point.name: sorted(point.folder.glob("seed_*.json")) for point in plan.points}
-    decoders = {name: load_model(find_run(paths[0].with_suffix(""))) for name, paths in done.items() if paths}
+    files = {point: point.folder / f"seed_{plan.options.seeds[0]}.json" for point in plan.points}
+    decoders = {
+        point.name: load_model(find_run(file.with_suffix(""))) for point, file in files.items() if plan.figures(file)
+    }
     arrays: dict[str, Any] = {
         "images": _pixels(images),
         "names": np.array([names[label] if label >= 0 else "" for label in test.labels[shown].tolist()], dtype=str),

@@ -215,6 +215,14 @@ def test_seeds_give_means_and_deviations(tiny_imagenet: Path, there: Path) -> No
     assert float(row["psnr_64_sd"]) == pytest.approx(np.std(values, ddof=1))
 
 
+def test_a_part_that_was_not_asked_for_is_in_no_table(tiny_imagenet: Path, there: Path) -> None:
+    folder = there / FOLDER / LAYERS[1]
+    note = json.loads((folder / "seed_0.json").read_text())
+    (folder / "seed_7.json").write_text(json.dumps(note | {"settings": "others", "psnr_64": 99.0}))
+    row = atlas(tiny_imagenet, there)[-1]
+    assert row["seeds"] == "1" and float(row["psnr_64"]) == pytest.approx(note["psnr_64"])
+
+
 @pytest.mark.slow
 def test_processes_share_an_atlas_and_a_killed_one_goes_on(tiny_imagenet: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "preimage", *words(tiny_imagenet, tmp_path, "--jobs=2", "--seeds", "0", "1")]

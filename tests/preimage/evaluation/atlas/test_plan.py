@@ -5,7 +5,7 @@ import torch
 
 from datamodules.in_memory import InMemoryDataModule, InMemoryImages
 from preimage.evaluation.atlas.measures import is_labelled
-from preimage.evaluation.atlas.plan import figures_in
+from preimage.evaluation.atlas.plan import noted
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ def test_probes_need_labels_of_two_classes_and_some_to_test(train: list[int], te
 def test_a_damaged_file_of_a_layer_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "reads.json").write_text(text)
     with pytest.raises(ValueError, match=r"reads\.json (is damaged: it has no settings; remove it|cannot be read)"):
-        figures_in(tmp_path / "reads.json")
+        noted(tmp_path / "reads.json")

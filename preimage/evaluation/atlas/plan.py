@@ -143,7 +143,9 @@ class Plan:
     def _works_of_decoders(self) -> Iterator[Work]:
         """The decoders, and what needs them."""
         options = self.options
-        models = [(point, [self._model(point, 1), point.weights_hash]) for point in self.points]
+        models: list[tuple[Point, list[Any]]] = [
+            (point, [self._model(point, 1), point.weights_hash]) for point in self.points
+        ]
         for seed in options.seeds:
             for point, made_of in models:
                 do = partial(self._fit, point, made_of[0], f"seed_{seed}", seed, 1)
